@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import FoundationEssentials
+internal import Trust
+
+/// The content of `profile.json`.
+struct ProfileDescription: Codable {
+  static let currentVersion = 1
+
+  struct Process: Codable {
+    var path: String
+    var addresses: [String]
+  }
+
+  var version: Int
+  var path: String?
+  var processes: [Process]
+  private(set) var startingPoints: [Profile.StartingPoint] = []
+
+  private enum CodingKeys: String, CodingKey {
+    case version, path, processes
+  }
+
+  private struct VersionOnly: Decodable {
+    var version: Int
+  }
+
+  init(path: String?, processes: [Profile.Process]) {
+    self.version = Self.currentVersion
+    self.path = path
+    self.processes = processes.map { Process(path: $0.path, addresses: $0.addresses) }
+  }
+
+  init(readingFrom file: String) throws(ProfileError) {
+    let data = Data(try PrivateFiles.readText(file).utf8)
+    let decoder = JSONDecoder()
+    guard let version = try? decoder.decode(VersionOnly.self, from: data).version else {
+      throw ProfileError(file, .malformed("it is no profile description"))
+    }
+    guard version <= Self.currentVersion else { throw ProfileError(file, .newerVersion(version)) }
+    do {
+      self = try decoder.decode(Self.self, from: data)
+    } catch {
+      throw ProfileError(file, .malformed("it is no profile description"))
+    }
+    self.startingPoints = try Profile.startingPoints(
+      self.processes.map { Profile.Process(path: $0.path, addresses: $0.addresses) }, in: file)
+  }
+
+  func encoded() throws -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    return String(decoding: try encoder.encode(self), as: UTF8.self) + "\n"
+  }
+}

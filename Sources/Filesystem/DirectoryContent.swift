@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BlocktreeSchema
+internal import Foundation
+internal import HashTreeCollections
+package import Inodes
+internal import SwiftProtobuf
+package import Trust
+
+/// A name in a directory and what it leads to.
+package struct DirectoryEntry: Hashable, Sendable {
+  package var name: PathComponent
+  package var fileID: FileID
+  package var type: FileType
+  /// The key of what the name leads to; nil when that is cut off from the directory, or not encrypted.
+  package var key: FileKey?
+
+  package static func == (left: Self, right: Self) -> Bool {
+    left.name == right.name && left.fileID == right.fileID && left.type == right.type && left.key == right.key
+  }
+
+  package func hash(into hasher: inout Hasher) {
+    hasher.combine(self.name)
+    hasher.combine(self.fileID)
+  }
+}
+
+/// The entries of a directory in format 1, and the sectors they lie in.
+///
+/// An entry stays in its sector for as long as it exists, so a change touches one sector, and a listing can go on from
+/// a sector and a name whatever else has changed. To look a name up, all sectors have to be known: a format for very
+/// large directories will come beside this one, with a number of its own.
+///
+/// A copy is cheap: what changed later is all that differs.
+struct DirectoryContent: Sendable {
+  /// The number of this format, as it stands in the directory's content part.
+  static let format: UInt32 = 1
+
+  private struct Placed: Sendable {
+    var entry: DirectoryEntry
+    var sector: Int
+    /// Bytes that the entry takes in its sector.
+    var byteCount: Int
+  }
+
+  private struct Sector: Sendable {
+    var names: [PathComponent] = []
+    var byteCount = 0
+  }
+
+  /// The length of the message stands before it.
+  private static let headerByteCount = 4
+
+  let sectorSize: Int
+  private var placed: TreeDictionary<PathComponent, Placed> = [:]
+  private var sectors: [Sector] = []
+  /// No sector before this one has room for an entry of usual size.
+  private var firstWithRoom = 0
+  /// Sectors that were changed since `takeChangedSectors`.
+  private var changed: Set<Int> = []
+  /// Bytes of all entries in their sectors.
+  private var entriesByteCount = 0
+
+  init(sectorSize: Int) { self.sectorSize = sectorSize }
+
+  /// Sectors in use.
+  var sectorCount: Int { self.sectors.count }
+  var count: Int { self.placed.count }
+  var isEmpty: Bool { self.placed.isEmpty }
+
+  /// About how much memory it takes: an entry in the tree, its name, and its key in an allocation of its own.
+  var memoryByteCount: Int { self.placed.count * 256 + self.entriesByteCount + self.sectors.count * 64 }
+
+  func entry(_ name: PathComponent) -> DirectoryEntry? { self.placed[name]?.entry }
+
+  // MARK: Changes
+
+  /// Adds an entry whose name is not there yet.
+  mutating func insert(_ entry: DirectoryEntry) {
+    let byteCount = Self.byteCount(of: entry)
+    let room = self.sectorSize - Self.headerByteCount
+    var sector = self.firstWithRoom
+    while sector < self.sectors.count, self.sectors[sector].byteCount + byteCount > room {
+      // A short name may still fit where a long one did not: only nearly full sectors are passed for good.
+      if sector == self.firstWithRoom, self.sectors[sector].byteCount > room - 128 { self.firstWithRoom += 1 }
+      sector += 1
+    }
+    if sector == self.sectors.count { self.sectors.append(Sector()) }
+    self.sectors[sector].names.append(entry.name)
+    self.sectors[sector].byteCount += byteCount
+    self.entriesByteCount += byteCount
+    self.placed[entry.name] = Placed(entry: entry, sector: sector, byteCount: byteCount)
+    self.changed.insert(sector)
+  }
+
+  /// Removes an entry.
+  mutating func remove(_ name: PathComponent) {
+    guard let removed = self.placed.removeValue(forKey: name) else { return }
+    self.sectors[removed.sector].names.removeAll { $0 == name }
+    self.sectors[removed.sector].byteCount -= removed.byteCount
+    self.entriesByteCount -= removed.byteCount
+    self.firstWithRoom = min(self.firstWithRoom, removed.sector)
+    self.changed.insert(removed.sector)
+    while let last = self.sectors.last, last.names.isEmpty {
+      self.sectors.removeLast()
+      self.changed.remove(self.sectors.count)
+    }
+    self.firstWithRoom = min(self.firstWithRoom, self.sectors.count)
+  }
+
+  /// The sectors to be written, with their bytes, in order.
+  mutating func takeChangedSectors() throws(IntegrityError) -> [(index: Int, bytes: [UInt8])] {
+    var result: [(index: Int, bytes: [UInt8])] = []
+    for index in self.changed.sorted() { result.append((index, try self.encode(index))) }
+    self.changed = []
+    return result
+  }
+
+  // MARK: Listing
+
+  /// Where a listing goes on: behind this name in this sector.
+  struct Cursor: Hashable, Sendable {
+    var sector: Int
+    var name: [UInt8]
+
+    init(sector: Int, name: [UInt8]) {
+      self.sector = sector
+      self.name = name
+    }
+
+    /// Takes what `bytes` gave: the sector (4 bytes, big-endian) and the name.
+    init?(bytes: [UInt8]) {
+      guard bytes.count >= 4, bytes.count <= 4 + PathComponent.byteCountMax else { return nil }
+      self.sector = bytes[0..<4].reduce(0) { $0 << 8 | Int($1) }
+      self.name = Array(bytes[4...])
+    }
+
+    var bytes: [UInt8] { withUnsafeBytes(of: UInt32(self.sector).bigEndian, Array.init) + self.name }
+  }
+
+  /// Up to so many entries behind the cursor, and where the next page begins; nil when there is none.
+  func page(after cursor: Cursor?, count: Int) -> (entries: [DirectoryEntry], next: Cursor?) {
+    var entries: [DirectoryEntry] = []
+    var sector = cursor?.sector ?? 0
+    var after = cursor?.name ?? []
+    while sector < self.sectors.count {
+      let names = self.sectors[sector].names.filter { after.isEmpty || after.lexicographicallyPrecedes($0.bytes) }
+        .sorted()
+      for name in names {
+        // The last one that was listed may lie in the sector before.
+        if entries.count == count, let last = entries.last { return (entries, self.cursor(after: last.name)) }
+        if let entry = self.placed[name]?.entry { entries.append(entry) }
+      }
+      sector += 1
+      after = []
+    }
+    return (entries, nil)
+  }
+
+  /// Where a listing goes on behind an entry.
+  func cursor(after name: PathComponent) -> Cursor? {
+    self.placed[name].map { Cursor(sector: $0.sector, name: name.bytes) }
+  }
+
+  // MARK: Bytes
+
+  private static func message(_ entry: DirectoryEntry) -> Blocktree_V1_StoredEntry {
+    .with {
+      $0.name = Data(entry.name.bytes)
+      $0.fileID = entry.fileID.message
+      $0.type = entry.type.message
+      if let key = entry.key {
+        $0.key = Data(key.bytes)
+        $0.keyEpoch = key.epoch
+      }
+    }
+  }
+
+  /// An upper bound of what an entry takes: its message, a tag, and a length.
+  private static func byteCount(of entry: DirectoryEntry) -> Int {
+    // name (2 + 255), file id (2 + 22), type (2), key (34), epoch (6), entry tag and length (3).
+    entry.name.bytes.count + 3 + 24 + 2 + (entry.key == nil ? 0 : 40) + 4
+  }
+
+  private func encode(_ index: Int) throws(IntegrityError) -> [UInt8] {
+    var message = Blocktree_V1_DirectorySector()
+    message.entries = self.sectors[index].names.compactMap { name in self.placed[name].map { Self.message($0.entry) } }
+    let body: [UInt8]
+    do { body = try message.serializedBytes() } catch { throw .malformed }
+    guard body.count + Self.headerByteCount <= self.sectorSize else { throw .shapeMismatch }
+    var bytes = withUnsafeBytes(of: UInt32(body.count).bigEndian, Array.init)
+    bytes.reserveCapacity(self.sectorSize)
+    bytes += body
+    bytes += [UInt8](repeating: 0, count: self.sectorSize - bytes.count)
+    return bytes
+  }
+
+  /// Takes the next sector of a directory that is being read.
+  mutating func appendSector(_ bytes: ArraySlice<UInt8>) throws(IntegrityError) {
+    var sector = Sector()
+    if bytes.count >= Self.headerByteCount {
+      let length = bytes.prefix(4).reduce(0) { $0 << 8 | Int($1) }
+      guard length <= bytes.count - Self.headerByteCount else { throw .malformed }
+      let body = Array(bytes[bytes.startIndex + 4..<bytes.startIndex + 4 + length])
+      let message: Blocktree_V1_DirectorySector
+      do { message = try Blocktree_V1_DirectorySector(serializedBytes: body) } catch { throw .malformed }
+      for stored in message.entries {
+        let entry: DirectoryEntry
+        do {
+          entry = DirectoryEntry(
+            name: try PathComponent(bytes: Array(stored.name)), fileID: try FileID(stored.fileID),
+            type: try FileType(stored.type),
+            key: stored.key.isEmpty ? nil : FileKey(bytes: stored.key, epoch: stored.keyEpoch))
+        } catch {
+          throw .malformed
+        }
+        guard stored.key.isEmpty == (entry.key == nil), self.placed[entry.name] == nil else { throw .malformed }
+        let byteCount = Self.byteCount(of: entry)
+        sector.names.append(entry.name)
+        sector.byteCount += byteCount
+        self.entriesByteCount += byteCount
+        self.placed[entry.name] = Placed(entry: entry, sector: self.sectors.count, byteCount: byteCount)
+      }
+    }
+    self.sectors.append(sector)
+  }
+}

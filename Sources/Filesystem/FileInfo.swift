@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Inodes
+package import Trust
+
+/// What a caller learns of a file.
+package struct FileInfo: Hashable, Sendable {
+  package var fileID: FileID
+  package var type: FileType
+  /// Bytes in the file; of a directory, the bytes of its sectors.
+  package var size: UInt64
+  package var version: Version
+  package var linkCount: UInt32
+  package var rules: AccessRules
+  /// Nanoseconds since 1970 UTC, as all times here.
+  package var modified: Int64
+  package var changed: Int64
+  package var accessed: Int64
+  package var created: Int64
+  /// Bytes of its sectors, holes counted as if they were stored.
+  package var storedBytes: UInt64
+
+  /// Describes a verified record.
+  package init(_ record: InodeRecord) {
+    let content = record.content.part
+    let attributes = record.attributes.part
+    self.fileID = record.fileID
+    self.type = attributes.type
+    self.size = attributes.type == .credential ? UInt64(record.credential.count) : content.size
+    self.version = record.version
+    self.linkCount = record.links.part.count
+    self.rules = attributes.rules
+    // A time set by hand counts until the content changes.
+    let isSetByHand = attributes.modifiedAtVersion == content.version
+    self.modified = isSetByHand ? attributes.modified : content.modified
+    self.changed = max(attributes.changed, content.modified)
+    self.accessed = attributes.accessed == 0 ? self.modified : attributes.accessed
+    self.created = attributes.created
+    self.storedBytes = content.sectorCount * UInt64(content.sectorSize)
+  }
+
+  /// About how many bytes it takes in a message.
+  var byteCount: Int {
+    self.rules.entries.reduce(128 + self.rules.owner.bytes.count + self.rules.group.bytes.count) { sum, entry in
+      switch entry.subject {
+      case .principal(let path), .group(let path): sum + 16 + path.bytes.count
+      }
+    }
+  }
+}
+
+/// A name in a directory.
+package struct ListedEntry: Hashable, Sendable {
+  package var name: PathComponent
+  package var fileID: FileID
+  package var type: FileType
+  /// Present when it was asked for, the caller may know, and the entry is not damaged.
+  package var info: FileInfo?
+  /// Whether it was asked for, and the record is damaged or missing.
+  package var isDamaged = false
+
+  /// About how many bytes it takes in a message.
+  var byteCount: Int { 64 + self.name.bytes.count + (self.info?.byteCount ?? 0) }
+}
+
+/// How much room there is.
+package struct FilesystemInfo: Hashable, Sendable {
+  package var totalBytes: UInt64
+  package var usedBytes: UInt64
+  package var freeBytes: UInt64
+  package var inodes: UInt64
+  package var sectorSize: Int
+  package var generation: Generation
+}

@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Inodes
+internal import Sectors
+package import Trust
+
+/// Who asks, and under which operation id.
+package struct Request: Sendable {
+  package let caller: CallerIdentity
+  package let operation: OperationID?
+
+  package init(caller: CallerIdentity, operation: OperationID? = nil) {
+    self.caller = caller
+    self.operation = operation
+  }
+
+  /// The principal that writes. Anonymous callers never do.
+  func writer() throws(FilesystemError) -> TreePath {
+    guard case .principal(let path) = self.caller else { throw .permissionDenied }
+    return path
+  }
+
+  var identified: (id: OperationID, principal: TreePath)? {
+    guard let operation = self.operation, case .principal(let path) = self.caller else { return nil }
+    return (operation, path)
+  }
+}
+
+extension Filesystem {
+  // MARK: Looking
+
+  /// Describes a file.
+  package func stat(_ path: TreePath, follow: Bool, for caller: CallerIdentity) async throws(FilesystemError)
+    -> FileInfo
+  {
+    let (place, _, known) = try await self.existing(path, for: caller, follow: follow)
+    try self.require([], of: known.record, at: place, for: caller)
+    return FileInfo(known.record)
+  }
+
+  /// One page of a directory.
+  ///
+  /// - Parameter count: how many entries at most; fewer when they would take more than `pageByteCountMax`, but at least
+  ///   one, unless there is none.
+  package func list(
+    _ path: TreePath, after cursor: [UInt8], count: Int, withInfo: Bool, for caller: CallerIdentity
+  ) async throws(FilesystemError) -> (entries: [ListedEntry], next: [UInt8]) {
+    var start: DirectoryContent.Cursor?
+    if !cursor.isEmpty {
+      start = DirectoryContent.Cursor(bytes: cursor)
+      if start == nil { throw .invalid(field: "cursor") }
+    }
+    let (place, state, known) = try await self.lookingUp {
+      () throws(FilesystemError) -> (Place, InodeState, InodeState.Known)? in
+      let (place, state, _) = try await self.existing(path, for: caller, follow: true)
+      return try await self.directory(state).map { (place, state, $0) }
+    }
+    try self.require(.read, of: known.record, at: place, for: caller)
+    guard let directory = known.directory else { throw .notDirectory }
+    let page = directory.page(after: start, count: count)
+    // To describe what lies in a directory takes the permission to pass into it.
+    let mayPass = withInfo && self.permits(.execute, known.record, caller)
+    var entries: [ListedEntry] = []
+    entries.reserveCapacity(page.entries.count)
+    var byteCount = 0
+    for entry in page.entries {
+      var listed = ListedEntry(name: entry.name, fileID: entry.fileID, type: entry.type, info: nil)
+      if mayPass {
+        // What was removed meanwhile is not listed.
+        guard let description = try await self.describe(entry, in: state) else { continue }
+        switch description {
+        case .info(let info): listed.info = info
+        case .damaged: listed.isDamaged = true
+        }
+      }
+      byteCount += listed.byteCount
+      if byteCount > Self.pageByteCountMax, let last = entries.last {
+        return (entries, directory.cursor(after: last.name)?.bytes ?? [])
+      }
+      entries.append(listed)
+    }
+    return (entries, page.next?.bytes ?? [])
+  }
+
+  /// About how many bytes of entries are listed at once.
+  package static let pageByteCountMax = 1 << 20
+
+  private enum Description {
+    case info(FileInfo)
+    case damaged
+  }
+
+  /// Describes what an entry leads to; nil when both are gone. A damaged record spoils the listing of no other.
+  private func describe(
+    _ entry: DirectoryEntry, in directory: InodeState
+  ) async throws(FilesystemError) -> Description? {
+    let state = self.inodes.state(entry.fileID, type: entry.type, key: entry.key)
+    do throws(FilesystemError) {
+      if let known = try await self.known(state) { return .info(FileInfo(known.record)) }
+      try await self.requireGone(entry, from: directory)
+      return nil
+    } catch {
+      guard case .dataLoss = error else { throw error }
+      return .damaged
+    }
+  }
+
+  /// What a symbolic link says.
+  package func readSymbolicLink(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> [UInt8] {
+    try await self.lookingUp { () throws(FilesystemError) -> [UInt8]? in
+      let (place, state, known) = try await self.existing(path, for: caller, follow: false)
+      try self.require([], of: known.record, at: place, for: caller)
+      return try await self.target(of: state)
+    }
+  }
+
+  // MARK: Making
+
+  /// Makes a directory.
+  ///
+  /// - Parameter parents: whether missing directories on the way are made too, and an existing one is no error.
+  package func makeDirectory(
+    _ path: TreePath, mode: Mode, parents: Bool, _ request: Request
+  ) async throws(FilesystemError) -> FileInfo {
+    let writer = try request.writer()
+    if parents {
+      for ancestor in path.ancestors.sorted(by: { $0.depth < $1.depth }) where !ancestor.isRoot {
+        if try await self.isMissing(ancestor, for: request.caller) {
+          do throws(FilesystemError) {
+            _ = try await self.makeDirectory(ancestor, mode: mode, parents: false, Request(caller: request.caller))
+          } catch {
+            // Somebody else may have made it meanwhile.
+            guard case .alreadyExists = error else { throw error }
+          }
+        }
+      }
+      let place = try await self.place(of: path, for: request.caller, follow: true)
+      if let found = place.found {
+        guard found.state.type == .directory else { throw .alreadyExists }
+        return try await self.stat(path, follow: true, for: request.caller)
+      }
+    }
+    let fileID = try await self.numbers.next()
+    let key = FileKey.random()
+    let contentID = Self.randomContentID()
+    let sectorSize = self.sectors.sectorSize
+    return try await self.makeEntry(path, request, byteCount: sectorSize) {
+      edit, parent, name throws(FilesystemError) in
+      var content = ContentPart(
+        fileID: fileID, version: 1, sectorSize: sectorSize, contentID: contentID, modified: edit.time)
+      content.directoryFormat = DirectoryContent.format
+      try edit.create(
+        DirectoryEntry(name: name, fileID: fileID, type: .directory, key: key), in: parent, content: content,
+        mode: mode, owner: writer)
+      return fileID
+    }
+  }
+
+  /// Makes something of a name that is not there yet, and describes it.
+  ///
+  /// - Parameter make: makes the inode and the entry, after permissions were checked.
+  private func makeEntry(
+    _ path: TreePath, _ request: Request, byteCount: Int,
+    _ make: @escaping @Sendable (inout Edit, InodeState, PathComponent) async throws(FilesystemError) -> FileID
+  ) async throws(FilesystemError) -> FileInfo {
+    try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
+      let (parent, name, _) = try await self.newPlace(path, for: request.caller, follow: false)
+      let change = DirectoryRequest(operation: request.identified, byteCount: byteCount) {
+        edit throws(FilesystemError) in
+        edit.caller = request.caller
+        try edit.require([.write, .execute], in: parent)
+        guard edit.entry(name, in: parent) == nil else { throw .alreadyExists }
+        return try await make(&edit, parent, name)
+      }
+      return try await self.unlessRemoved([parent]) { () throws(FilesystemError) in
+        guard let record = try await self.change(parent, change) else { throw .notFound }
+        return FileInfo(record)
+      }
+    }
+  }
+
+  private func isMissing(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> Bool {
+    try await self.place(of: path, for: caller, follow: true).found == nil
+  }
+
+  /// Makes a symbolic link.
+  package func makeSymbolicLink(
+    _ path: TreePath, target: [UInt8], _ request: Request
+  ) async throws(FilesystemError) -> FileInfo {
+    let writer = try request.writer()
+    guard !target.isEmpty, target.count < TreePath.byteCountMax, !target.contains(0) else {
+      throw .invalid(field: "target")
+    }
+    guard String(validating: target, as: UTF8.self) != nil else { throw .invalid(field: "target") }
+    let fileID = try await self.numbers.next()
+    let key = FileKey.random()
+    let contentID = Self.randomContentID()
+    let sealed: [UInt8]
+    do { sealed = try SectorCipher(key: key, contentID: contentID).seal(target, as: .inlineContent) } catch {
+      throw .sector(.internalFault("seal"))
+    }
+    let sectorSize = self.sectors.sectorSize
+    return try await self.makeEntry(path, request, byteCount: sectorSize) {
+      edit, parent, name throws(FilesystemError) in
+      var content = ContentPart(
+        fileID: fileID, version: 1, size: UInt64(target.count), sectorSize: sectorSize, contentID: contentID,
+        modified: edit.time)
+      content.inlineContent = sealed
+      try edit.create(
+        DirectoryEntry(name: name, fileID: fileID, type: .symbolicLink, key: key), in: parent, content: content,
+        mode: Mode(truncating: 0o777), owner: writer)
+      return fileID
+    }
+  }
+
+  /// Gives a file another name.
+  package func makeLink(
+    _ existing: TreePath, as path: TreePath, _ request: Request
+  ) async throws(FilesystemError) -> FileInfo {
+    _ = try request.writer()
+    return try await self.makeEntry(path, request, byteCount: self.sectors.sectorSize) {
+      edit, parent, name throws(FilesystemError) in
+      // When it is its turn: whatever else is done in the directory would come between.
+      let (place, state, _) = try await self.existing(existing, for: request.caller, follow: false)
+      guard state.type != .directory else { throw .isDirectory }
+      guard state.type != .credential, var entry = place.found?.entry else { throw .wrongType }
+      guard parent.fileID.generation == state.fileID.generation else { throw .crossGeneration }
+      guard let record = try await edit.record(state.fileID) else { throw .contended }
+      // Whoever may not change a file must not keep it from being removed either.
+      try self.require(.write, of: record, at: place, for: request.caller)
+      try await edit.link(state.fileID, in: parent.fileID)
+      entry.name = name
+      try edit.insert(entry, in: parent)
+      return state.fileID
+    }
+  }
+
+  // MARK: Removing
+
+  /// What a removal expects to find.
+  package enum RemovalKind: Sendable {
+    case file, directory, any
+  }
+
+  /// Removes a name, and with the last one the file.
+  package func remove(_ path: TreePath, expecting kind: RemovalKind, _ request: Request) async throws(FilesystemError) {
+    _ = try request.writer()
+    // A repetition finds the name gone: it is answered before the path is looked at.
+    if let identified = request.identified,
+      try await self.result(of: identified.id, by: identified.principal) != nil
+    {
+      return
+    }
+    _ = try await self.lookingUp { () throws(FilesystemError) -> Void? in
+      let place = try await self.place(of: path, for: request.caller, follow: false)
+      guard let parent = place.parent, let name = place.name else { throw .permissionDenied }
+      guard let found = place.found else { throw .notFound }
+      let removal = DirectoryRequest(operation: request.identified, byteCount: self.sectors.sectorSize) {
+        edit throws(FilesystemError) in
+        edit.caller = request.caller
+        try edit.require([.write, .execute], in: parent)
+        guard let entry = edit.entry(name, in: parent) else { throw .notFound }
+        try await edit.checkSticky(entry.fileID, in: parent)
+        switch (entry.type, kind) {
+        case (.directory, .file): throw .isDirectory
+        case (.directory, _): try await edit.requireEmpty(entry)
+        case (_, .directory): throw .notDirectory
+        default: break
+        }
+        edit.removeEntry(name, in: parent)
+        try await edit.unlink(entry.fileID, from: parent.fileID)
+        return nil
+      }
+      return try await self.unlessRemoved([parent]) { () throws(FilesystemError) in
+        if found.state.type == .directory {
+          // Nothing is added to it meanwhile.
+          _ = try await self.change(parent, together: [found.state], removal)
+        } else {
+          _ = try await self.change(parent, removal)
+        }
+      }
+    }
+  }
+
+  // MARK: Renaming
+
+  /// Renames atomically, over an existing file or empty directory if there is one.
+  package func rename(
+    _ from: TreePath, to: TreePath, noReplace: Bool, _ request: Request
+  ) async throws(FilesystemError) -> FileInfo {
+    _ = try request.writer()
+    // A repetition finds the old name gone: it is answered before the paths are looked at.
+    if let identified = request.identified,
+      let file = try await self.result(of: identified.id, by: identified.principal)
+    {
+      guard let file, let record = try await self.storedRecord(file) else { throw .notFound }
+      return FileInfo(record)
+    }
+    let record = try await self.lookingUp { () throws(FilesystemError) -> InodeRecord?? in
+      let source = try await self.place(of: from, for: request.caller, follow: false)
+      guard let sourceParent = source.parent, let sourceName = source.name else { throw .permissionDenied }
+      guard let moved = source.found else { throw .notFound }
+      let target = try await self.place(of: to, for: request.caller, follow: false)
+      guard let targetParent = target.parent, let targetName = target.name else { throw .alreadyExists }
+      let rename = Rename(
+        from: sourceParent, fromName: sourceName, to: targetParent, toName: targetName, noReplace: noReplace)
+      return try await self.unlessRemoved([sourceParent, targetParent]) { () throws(FilesystemError) in
+        guard moved.state.type == .directory else { return try await self.perform(rename, alone: [], request) }
+        // Nothing is added to a directory that is replaced.
+        let replaced = target.found.map { $0.state.type == .directory ? [$0.state] : [] } ?? []
+        let outcome = await self.moves.alone { () async -> DirectoryResponse in
+          do throws(FilesystemError) { return .success(try await self.perform(rename, alone: replaced, request)) } catch
+          {
+            return .failure(error)
+          }
+        }
+        return try outcome.get()
+      }
+    }
+    guard let record else { throw .notFound }
+    return FileInfo(record)
+  }
+
+  struct Rename: Sendable {
+    let from: InodeState
+    let fromName: PathComponent
+    let to: InodeState
+    let toName: PathComponent
+    let noReplace: Bool
+  }
+
+  /// Renames what has the name now.
+  ///
+  /// - Parameter others: directories that nobody here changes meanwhile, beside the two.
+  private func perform(
+    _ rename: Rename, alone others: [InodeState], _ request: Request
+  ) async throws(FilesystemError) -> InodeRecord? {
+    try await self.change(
+      rename.from, together: [rename.to] + others,
+      DirectoryRequest(operation: request.identified, byteCount: 2 * self.sectors.sectorSize) {
+        edit throws(FilesystemError) in
+        edit.caller = request.caller
+        return try await self.perform(rename, &edit)
+      })
+  }
+
+  func perform(_ rename: Rename, _ edit: inout Edit) async throws(FilesystemError) -> FileID {
+    try await edit.open(rename.to)
+    try edit.require([.write, .execute], in: rename.from)
+    try edit.require([.write, .execute], in: rename.to)
+    guard var entry = edit.entry(rename.fromName, in: rename.from) else { throw .notFound }
+    guard entry.type != .credential else { throw .wrongType }
+    try await edit.checkSticky(entry.fileID, in: rename.from)
+    if rename.from.fileID == rename.to.fileID, rename.fromName == rename.toName { return entry.fileID }
+    if entry.type == .directory {
+      if rename.from.fileID != rename.to.fileID {
+        try await edit.require(rename.to.fileID, outside: entry.fileID)
+      }
+      // The record first: whoever puts a credential below gives the directory another version.
+      _ = try await edit.draft(entry.fileID)
+      if try await self.containsCredential(entry) { throw .wrongType }
+    }
+    if let target = edit.entry(rename.toName, in: rename.to) {
+      if rename.noReplace { throw .alreadyExists }
+      // Two names of one file: there is nothing to do (POSIX, rename).
+      if target.fileID == entry.fileID { return entry.fileID }
+      try await edit.checkSticky(target.fileID, in: rename.to)
+      switch (entry.type, target.type) {
+      case (.directory, .directory): try await edit.requireEmpty(target)
+      case (.directory, _): throw .notDirectory
+      case (_, .directory): throw .isDirectory
+      case (_, .credential): throw .wrongType
+      default: break
+      }
+      edit.removeEntry(rename.toName, in: rename.to)
+      try await edit.unlink(target.fileID, from: rename.to.fileID)
+    }
+    edit.removeEntry(rename.fromName, in: rename.from)
+    entry.name = rename.toName
+    try edit.insert(entry, in: rename.to)
+    try await edit.move(entry.fileID, from: rename.from.fileID, to: rename.to.fileID)
+    return entry.fileID
+  }
+
+  /// Whether a credential lies in a directory or anywhere below: its path is signed, so nothing above it is renamed.
+  private func containsCredential(_ entry: DirectoryEntry) async throws(FilesystemError) -> Bool {
+    for credential in self.sectors.credentials.all {
+      guard let directory = credential.directory, let record = try await self.storedRecord(directory) else { continue }
+      do {
+        if directory == entry.fileID { return true }
+        if try await self.sectors.isAtOrAbove(entry.fileID, record) { return true }
+      } catch {
+        throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+      }
+    }
+    return false
+  }
+
+  static func randomContentID() -> [UInt8] {
+    var generator = SystemRandomNumberGenerator()
+    return (0..<16).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+  }
+}
+
+extension Edit {
+  /// Makes an inode with a name in a directory that is open in the edit.
+  mutating func create(
+    _ entry: DirectoryEntry, in parent: InodeState, content: ContentPart, mode: Mode, owner: TreePath,
+    blocks: Commit.Blocks? = nil, credential: [UInt8]? = nil
+  ) throws(FilesystemError) {
+    // The group is the parent's, as in a set-group-id directory: a directory's files belong to those who share it.
+    let group = try self.record(of: parent).attributes.part.rules.group
+    let acting = Self.actingFor(self.caller, self.filesystem.identity.path)
+    var content = content
+    content.actingFor = acting
+    var attributes = AttributesPart(
+      fileID: entry.fileID, version: 1, type: entry.type,
+      rules: AccessRules(owner: owner, group: group, mode: mode), changed: self.time, created: self.time)
+    attributes.actingFor = acting
+    var links = LinksPart(fileID: entry.fileID, version: 1, count: 1, parents: [parent.fileID])
+    links.actingFor = acting
+    var draft = Draft(new: entry.fileID, content: content, attributes: attributes, links: links)
+    draft.blocks = blocks
+    draft.credential = credential
+    self.put(draft)
+    try self.insert(entry, in: parent)
+  }
+
+  /// Requires that a directory is empty, now and when it is removed by this edit.
+  mutating func requireEmpty(_ entry: DirectoryEntry) async throws(FilesystemError) {
+    let state = self.filesystem.inodes.state(entry.fileID, type: entry.type, key: entry.key)
+    do throws(FilesystemError) { try await self.open(state) } catch {
+      // Its entry was there a moment ago.
+      if case .notFound = error { throw try await self.mismatch(.dataLoss(entry.fileID, .missing)) }
+      throw error
+    }
+    guard self.directories[entry.fileID]?.entries.isEmpty == true else { throw .notEmpty }
+  }
+
+  /// In a sticky directory only the owner of the file or of the directory may remove or rename it.
+  mutating func checkSticky(_ file: FileID, in parent: InodeState) async throws(FilesystemError) {
+    let rules = try self.record(of: parent).attributes.part.rules
+    guard rules.mode.rawValue & 0o1000 != 0, case .principal(let path) = self.caller, rules.owner != path else {
+      return
+    }
+    let owner = try await self.draft(file).currentAttributes?.rules.owner
+    guard owner == path else { throw .permissionDenied }
+  }
+
+  /// Lets an inode's name be in another directory.
+  mutating func move(_ file: FileID, from: FileID, to: FileID) async throws(FilesystemError) {
+    let draft = try await self.draft(file)
+    guard var links = draft.currentLinks, let place = links.parents.firstIndex(of: from) else {
+      throw try await self.mismatch(.dataLoss(file, .record))
+    }
+    links.parents[place] = to
+    // Within one directory the links say the same as before; signed anew, they give the rename its new version.
+    self.put(draft.changing(links, actingFor: Self.actingFor(self.caller, self.filesystem.identity.path)))
+  }
+}

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Crypto
+internal import Inodes
+package import NIOPosix
+internal import SectorStore
+package import Sectors
+package import Trust
+
+/// Turns sealed sectors into directories and files: finds paths, checks permissions, encrypts and decrypts, and makes
+/// of each change one commit of the sector service.
+///
+/// It keeps copies of what it read, for the versions that it read; each operation begins with the records as the sector
+/// service has them. Callers are named by whoever proved who they are.
+package final class Filesystem: Sendable {
+  /// The process that this is.
+  let identity: Credential
+  package let sectors: SectorGroup
+  let content: FileContent
+  let signer: RecordSigner
+  let agreementKey: AgreementKey
+  let inodes: InodeTable
+  let numbers: InodeNumbers
+  let now: @Sendable () -> Int64
+  /// One directory at a time is renamed, or gets a credential below it, so that these seldom conflict.
+  let moves = CombiningQueue<Never, Never>(batchCountMax: 1)
+  private let rootKey: FileKey
+
+  /// How often an operation is tried again when others change the same file.
+  static let attemptsMax = 32
+
+  /// - Parameters:
+  ///   - keys: this process's, of which the agreement key opens the root directory's readcap.
+  ///   - knownByteCountMax: about how much memory what is known of inodes may take.
+  ///   - now: the present time, nanoseconds since 1970 UTC.
+  /// - Throws: `noKey` when the root directory has no readcap for this process.
+  package init(
+    sectors: SectorGroup, identity: Credential, keys: PrincipalKeys, pool: NIOThreadPool,
+    knownByteCountMax: Int = 64 << 20, now: @escaping @Sendable () -> Int64
+  ) async throws(FilesystemError) {
+    self.identity = identity
+    self.sectors = sectors
+    self.content = FileContent(sectors: sectors, workers: Workers(pool: pool))
+    self.signer = RecordSigner(key: keys.signing, chainDigest: identity.chainDigest, cache: sectors.signatures)
+    self.agreementKey = keys.agreement
+    self.inodes = InodeTable(byteCountMax: knownByteCountMax)
+    self.numbers = InodeNumbers(sectors: sectors)
+    self.now = now
+    let record: InodeRecord?
+    do {
+      record = try await sectors.record(.rootDirectory)
+      if let record { try await sectors.verify(record) }
+    } catch {
+      throw FilesystemError(error, sectorSize: sectors.sectorSize)
+    }
+    guard let record else { throw .dataLoss(.rootDirectory, .missing) }
+    guard let key = Self.openReadcap(of: record, identity: identity, agreementKey: keys.agreement) else {
+      throw .noKey(.rootDirectory)
+    }
+    self.rootKey = key
+  }
+
+  var root: InodeState { self.inodes.state(.rootDirectory, type: .directory, key: self.rootKey) }
+
+  private static func openReadcap(
+    of record: InodeRecord, identity: Credential, agreementKey: AgreementKey
+  ) -> FileKey? {
+    let keyID = Digest32(sha256: agreementKey.publicKey.x963Representation)
+    for readcap in record.attributes.part.readcaps where readcap.keyID == keyID {
+      let context = ReadcapContext(
+        domain: identity.domain, generation: record.fileID.generation.rawValue, inode: record.fileID.inode.rawValue,
+        epoch: readcap.epoch, recipient: readcap.principal)
+      if let seal = try? ReadcapSeal(bytes: readcap.sealedKey),
+        let key = try? seal.open(with: agreementKey, context: context),
+        let fileKey = key.withUnsafeBytes({ FileKey(bytes: $0, epoch: readcap.epoch) })
+      {
+        return fileKey
+      }
+    }
+    return nil
+  }
+
+  // MARK: Records
+
+  /// The newest record of an inode, its signatures not verified.
+  func storedRecord(_ file: FileID) async throws(FilesystemError) -> InodeRecord? {
+    do { return try await self.sectors.record(file) } catch {
+      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    }
+  }
+
+  /// What is known of the newest version of an inode, with its signatures verified; nil when it is gone.
+  func known(_ state: InodeState) async throws(FilesystemError) -> InodeState.Known? {
+    guard let record = try await self.storedRecord(state.fileID) else { return nil }
+    if let known = state.known(at: record.version) { return known }
+    do { try await self.sectors.verify(record) } catch {
+      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    }
+    guard record.attributes.part.type == state.type else { throw .dataLoss(state.fileID, .record) }
+    return self.inodes.update(state, to: record)
+  }
+
+  /// As `known`, with the entries of a directory; nil when it is gone.
+  func directory(_ state: InodeState) async throws(FilesystemError) -> InodeState.Known? {
+    guard state.type == .directory else { throw .notDirectory }
+    for _ in 0..<Self.attemptsMax {
+      guard let known = try await self.known(state) else { return nil }
+      if known.directory != nil { return known }
+      do throws(FilesystemError) { return try await self.readEntries(of: state, known) } catch {
+        // It was changed between the look and the pin.
+        guard error.isConflict else { throw error }
+      }
+    }
+    throw .contended
+  }
+
+  /// As `directory`.
+  ///
+  /// - Throws: `notFound` when it is gone.
+  func knownDirectory(_ state: InodeState) async throws(FilesystemError) -> InodeState.Known {
+    guard let known = try await self.directory(state) else { throw .notFound }
+    return known
+  }
+
+  private func readEntries(
+    of state: InodeState, _ known: InodeState.Known
+  ) async throws(FilesystemError) -> InodeState.Known {
+    var known = known
+    let part = known.record.content.part
+    guard part.directoryFormat <= DirectoryContent.format else {
+      throw .newerFormat(state.fileID, format: part.directoryFormat)
+    }
+    guard part.size <= RecordLimits.directoryByteCountMax else { throw .dataLoss(state.fileID, .entries) }
+    let pin: Pin
+    do { pin = try self.sectors.pin(state.fileID, version: known.record.version) } catch {
+      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    }
+    defer { withExtendedLifetime(pin) {} }
+    var entries = DirectoryContent(sectorSize: part.sectorSize)
+    var offset: UInt64 = 0
+    while offset < part.size {
+      let end = min(offset + UInt64(FileContent.chunkByteCount), part.size)
+      let bytes = try await self.content.read(
+        offset..<end, of: part, tree: &known.tree, key: state.key, version: known.record.version)
+      for start in stride(from: 0, to: bytes.count, by: part.sectorSize) {
+        do { try entries.appendSector(bytes[start..<min(start + part.sectorSize, bytes.count)]) } catch {
+          throw .dataLoss(state.fileID, .entries)
+        }
+      }
+      offset = end
+    }
+    known.directory = entries
+    self.inodes.remember(known, of: state)
+    return known
+  }
+
+  /// Whether a caller may do something to the inode with this record.
+  func permits(_ wanted: Permission, _ record: InodeRecord, _ caller: CallerIdentity) -> Bool {
+    record.attributes.part.rules.permits(wanted, caller: caller, memberOf: { _ in false })
+  }
+
+  // MARK: Commits
+
+  /// Changes directories together with what others want of the same one, and answers the record of the inode that the
+  /// request was about.
+  func change(
+    _ directory: InodeState, _ request: DirectoryRequest
+  ) async throws(FilesystemError) -> InodeRecord? {
+    let directory = self.inodes.current(directory)
+    let response = await directory.changes.submit(request) { requests in
+      await self.perform(requests, on: directory)
+    }
+    return try response.get()
+  }
+
+  /// Changes a directory while nobody else here changes it or the others.
+  func change(
+    _ directory: InodeState, together others: [InodeState], _ request: DirectoryRequest
+  ) async throws(FilesystemError) -> InodeRecord? {
+    let directory = self.inodes.current(directory)
+    var turns = [directory]
+    for state in others where !turns.contains(where: { $0.fileID == state.fileID }) {
+      turns.append(self.inodes.current(state))
+    }
+    // In the order of their ids, so that no two changes ever wait for one another.
+    turns.sort { $0.fileID < $1.fileID }
+    let responses = await self.inTurn(turns[...]) { await self.perform([request], on: directory) }
+    return try responses.first?.get() ?? nil
+  }
+
+  private func inTurn(
+    _ states: ArraySlice<InodeState>, _ work: () async -> [DirectoryResponse]
+  ) async -> [DirectoryResponse] {
+    guard let first = states.first else { return await work() }
+    return await first.changes.alone { await self.inTurn(states.dropFirst(), work) }
+  }
+
+  /// Performs requests on one directory in commits of many, in their order.
+  private func perform(_ requests: [DirectoryRequest], on directory: InodeState) async -> [DirectoryResponse] {
+    var responses: [DirectoryResponse] = []
+    responses.reserveCapacity(requests.count)
+    while responses.count < requests.count {
+      var byteCount = 0
+      let group = requests[responses.count...].prefix { request in
+        byteCount += request.byteCount
+        return byteCount <= SectorLimits.commitByteCountMax / 2
+      }
+      // One that is large on its own still has its turn.
+      let taken = group.isEmpty ? requests[responses.count...responses.count] : group
+      responses += await self.performSome(taken, on: directory)
+    }
+    return responses
+  }
+
+  /// Performs at least the first of some requests, again and again while others change what they are about.
+  private func performSome(
+    _ requests: ArraySlice<DirectoryRequest>, on directory: InodeState
+  ) async -> [DirectoryResponse] {
+    for _ in 0..<Self.attemptsMax {
+      switch await self.attempt(requests, on: directory) {
+      case .done(let responses): return responses
+      case .conflict: continue
+      case .refused(let error):
+        if requests.count == 1 { return [.failure(error)] }
+        // What is wrong with one of them is no fault of the others.
+        var responses: [DirectoryResponse] = []
+        for index in requests.indices { responses += await self.performSome(requests[index...index], on: directory) }
+        return responses
+      }
+    }
+    return requests.map { _ in .failure(.contended) }
+  }
+
+  private enum Attempt {
+    /// The responses to the first of the requests. What comes after them has to wait for their commit.
+    case done([DirectoryResponse])
+    /// Nothing was done, since others changed something meanwhile.
+    case conflict
+    /// Nothing was done, since the commit was refused.
+    case refused(FilesystemError)
+  }
+
+  /// Tries requests in one commit.
+  private func attempt(_ requests: ArraySlice<DirectoryRequest>, on directory: InodeState) async -> Attempt {
+    enum Outcome {
+      case failed(FilesystemError)
+      case repeated(FileID?)
+      case about(FileID?)
+    }
+    var edit = Edit(self, caller: .anonymous)
+    do throws(FilesystemError) { try await edit.open(directory) } catch {
+      return error.isConflict ? .conflict : .done(requests.map { _ in .failure(error) })
+    }
+    var outcomes: [Outcome] = []
+    loop: for request in requests {
+      let before = edit
+      do throws(FilesystemError) {
+        if let operation = request.operation {
+          if let result = try await self.result(of: operation.id, by: operation.principal) {
+            outcomes.append(.repeated(result))
+            continue
+          }
+          // The same operation twice in one batch: the second one has to wait for the first.
+          if edit.operations.contains(where: { $0.id == operation.id }) { throw .contended }
+        }
+        let file = try await request.work(&edit)
+        if let operation = request.operation {
+          edit.operations.append(.init(id: operation.id, result: Self.encode(file)))
+        }
+        outcomes.append(.about(file))
+      } catch {
+        edit = before
+        if error.isConflict {
+          if outcomes.isEmpty { return .conflict }
+          break loop
+        }
+        outcomes.append(.failed(error))
+      }
+    }
+    let committed: [FileID: InodeRecord]
+    do throws(FilesystemError) {
+      guard let records = try await self.commit(&edit) else { return .conflict }
+      committed = records
+    } catch {
+      if outcomes.count == 1, case .failed(let own) = outcomes[0] { return .done([.failure(own)]) }
+      return .refused(error)
+    }
+    var responses: [DirectoryResponse] = []
+    for outcome in outcomes {
+      switch outcome {
+      case .failed(let error): responses.append(.failure(error))
+      case .about(let file):
+        if let file, let record = committed[file] {
+          responses.append(.success(record))
+        } else {
+          responses.append(await self.answerAgain(file))
+        }
+      case .repeated(let file): responses.append(await self.answerAgain(file))
+      }
+    }
+    return .done(responses)
+  }
+
+  private func answerAgain(_ file: FileID?) async -> DirectoryResponse {
+    guard let file else { return .success(nil) }
+    do throws(FilesystemError) { return .success(try await self.storedRecord(file)) } catch { return .failure(error) }
+  }
+
+  /// Commits an edit; nil when a conflict was met and nothing was done.
+  func commit(_ edit: inout Edit) async throws(FilesystemError) -> [FileID: InodeRecord]? {
+    let prepared: Edit.Prepared
+    do throws(FilesystemError) { prepared = try await edit.prepare() } catch {
+      if error.isConflict { return nil }
+      throw error
+    }
+    guard !prepared.commit.records.isEmpty || !prepared.commit.removals.isEmpty else { return [:] }
+    let outcome: CommitOutcome
+    do { outcome = try await self.sectors.perform(prepared.commit, by: self.identity) } catch {
+      if case .conflict = error { return nil }
+      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    }
+    // An operation that was applied meanwhile: everything is judged anew.
+    guard case .applied(let receipt) = outcome else { return nil }
+    var records: [FileID: InodeRecord] = [:]
+    for record in receipt.records { records[record.fileID] = record }
+    for directory in prepared.directories {
+      if let record = records[directory.state.fileID] {
+        self.inodes.remember(
+          InodeState.Known(record: record, tree: directory.tree, directory: directory.entries), of: directory.state)
+      }
+    }
+    for file in prepared.commit.removals { self.inodes.forget(file) }
+    return records
+  }
+
+  // MARK: Operations
+
+  /// The inode that an operation was about, if it was applied before.
+  func result(of operation: OperationID, by principal: TreePath) async throws(FilesystemError) -> FileID?? {
+    let bytes: [UInt8]?
+    do { bytes = try await self.sectors.result(of: operation, by: principal) } catch {
+      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    }
+    guard let bytes else { return nil }
+    guard bytes.count == 16 else { return .some(nil) }
+    func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+    return FileID(generation: Generation(number(bytes[0..<8])), inode: InodeNumber(number(bytes[8..<16])))
+  }
+
+  /// What is remembered of an operation: the inode that it was about, 16 bytes; nothing for a removal.
+  static func encode(_ file: FileID?) -> [UInt8] {
+    guard let file else { return [] }
+    return withUnsafeBytes(of: file.generation.rawValue.bigEndian, Array.init)
+      + withUnsafeBytes(of: file.inode.rawValue.bigEndian, Array.init)
+  }
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Inodes
+internal import Sectors
+internal import SectorStore
+internal import Trust
+
+extension Filesystem {
+  /// Removes what uploads left behind that a crash broke off: inodes that never got their name. To be called before the
+  /// service takes requests, since those of uploads in progress look the same.
+  ///
+  /// - Returns: how many were removed.
+  package func removePending() async throws(FilesystemError) -> Int {
+    let inodes: [UInt64]
+    do { inodes = try self.sectors.store.inodes(flag: .pending) } catch {
+      throw .sector(SectorError(error, generation: self.sectors.generation))
+    }
+    var removed = 0
+    for inode in inodes {
+      let file = FileID(generation: self.sectors.generation, inode: InodeNumber(inode))
+      guard let record = try await self.storedRecord(file), record.links.part.pending != nil,
+        record.links.part.count == 0
+      else { continue }
+      var edit = Edit(self, caller: .principal(self.identity.path))
+      var draft = Edit.Draft(record)
+      draft.isRemoved = true
+      edit.put(draft)
+      if try await self.commit(&edit) != nil { removed += 1 }
+    }
+    return removed
+  }
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A change as it stands in the log: the bytes of blocks are in the data files, and the entry says in which slots.
+struct EntryBody: Sendable {
+  var records: [RecordChange] = []
+  var blocks: [PlacedBlocks] = []
+  var truncations: [Change.Truncation] = []
+  var sessionsOpened: [Change.SessionOpening] = []
+  var operations: [Change.Operation] = []
+  var certificates: [Change.Certificate] = []
+  var facts: [Change.Fact] = []
+  var extra: [UInt8] = []
+
+  /// Consecutive blocks and their slots.
+  struct PlacedBlocks: Sendable {
+    var inode: UInt64
+    var level: UInt8
+    var index: UInt64
+    var runs: [SlotRun]
+    var checksums: [UInt32]
+  }
+
+  private static let version: UInt8 = 1
+
+  init(_ change: Change, blocks: [PlacedBlocks]) {
+    self.records = change.records
+    self.blocks = blocks
+    self.truncations = change.truncations
+    self.sessionsOpened = change.sessionsOpened
+    self.operations = change.operations
+    self.certificates = change.certificates
+    self.facts = change.facts
+    self.extra = change.payloadExtra
+  }
+
+  /// At least the number of bytes that the change takes in the log.
+  static func byteCountMax(of change: Change) -> Int {
+    var count = 64 + change.payloadExtra.count
+    for record in change.records {
+      count += 48
+      if case .put(let record) = record { count += record.bytes.count + record.parents.count * 8 }
+    }
+    // The worst case: each block in a run of its own.
+    for block in change.blocks { count += 32 + block.count * 16 }
+    for truncation in change.truncations { count += 16 + truncation.keptCounts.count * 8 }
+    for opening in change.sessionsOpened { count += 32 + opening.owner.count }
+    for operation in change.operations { count += 32 + operation.result.count }
+    for certificate in change.certificates { count += 40 + certificate.bytes.count }
+    for fact in change.facts { count += 16 + fact.key.utf8.count + fact.value.count }
+    return count
+  }
+
+  func encoded() -> [UInt8] {
+    var writer = ByteWriter()
+    writer.bytes.reserveCapacity(1_024)
+    writer.append(Self.version)
+    writer.append(UInt32(self.records.count))
+    for record in self.records { Self.append(record, to: &writer) }
+    writer.append(UInt32(self.blocks.count))
+    for block in self.blocks { Self.append(block, to: &writer) }
+    writer.append(UInt32(self.truncations.count))
+    for truncation in self.truncations {
+      writer.append(truncation.inode)
+      writer.append(UInt32(truncation.keptCounts.count))
+      for count in truncation.keptCounts { writer.append(count) }
+    }
+    writer.append(UInt32(self.sessionsOpened.count))
+    for opening in self.sessionsOpened {
+      writer.append(raw: opening.session.bytes)
+      writer.append(opening.openedAt)
+      writer.append(counted: opening.owner)
+    }
+    writer.append(UInt32(self.operations.count))
+    for operation in self.operations {
+      writer.append(raw: operation.session.bytes)
+      writer.append(operation.sequence)
+      writer.append(counted: operation.result)
+    }
+    writer.append(UInt32(self.certificates.count))
+    for certificate in self.certificates {
+      writer.append(raw: certificate.digest.bytes)
+      writer.append(counted: certificate.bytes)
+    }
+    writer.append(UInt32(self.facts.count))
+    for fact in self.facts {
+      writer.append(counted: fact.key.utf8)
+      writer.append(counted: fact.value)
+    }
+    writer.append(counted: self.extra)
+    return writer.bytes
+  }
+
+  /// Nil where the bytes are not what `encoded` gives.
+  init?(encoded bytes: [UInt8]) {
+    var reader = ByteReader(bytes)
+    do throws(ByteReader.Malformed) {
+      guard try reader.read(UInt8.self) == Self.version else { return nil }
+      for _ in 0..<(try reader.readCount(itemSize: 9)) { self.records.append(try Self.record(&reader)) }
+      for _ in 0..<(try reader.readCount(itemSize: 25)) { self.blocks.append(try Self.placedBlocks(&reader)) }
+      for _ in 0..<(try reader.readCount(itemSize: 12)) {
+        let inode: UInt64 = try reader.read()
+        var counts: [UInt64] = []
+        for _ in 0..<(try reader.readCount(itemSize: 8)) { counts.append(try reader.read()) }
+        self.truncations.append(.init(inode: inode, keptCounts: counts))
+      }
+      for _ in 0..<(try reader.readCount(itemSize: 28)) {
+        let session = try Self.session(&reader)
+        let openedAt: Int64 = try reader.read()
+        self.sessionsOpened.append(.init(session: session, owner: try reader.readCounted(), openedAt: openedAt))
+      }
+      for _ in 0..<(try reader.readCount(itemSize: 28)) {
+        let session = try Self.session(&reader)
+        let sequence: UInt64 = try reader.read()
+        self.operations.append(.init(session: session, sequence: sequence, result: try reader.readCounted()))
+      }
+      for _ in 0..<(try reader.readCount(itemSize: 36)) {
+        guard let digest = Digest(try reader.readRaw(32)) else { return nil }
+        self.certificates.append(.init(digest: digest, bytes: try reader.readCounted()))
+      }
+      for _ in 0..<(try reader.readCount(itemSize: 8)) {
+        let key = String(decoding: try reader.readCounted(), as: UTF8.self)
+        self.facts.append(.init(key: key, value: try reader.readCounted()))
+      }
+      self.extra = try reader.readCounted()
+      guard reader.isAtEnd else { return nil }
+    } catch {
+      return nil
+    }
+  }
+
+  private static func append(_ change: RecordChange, to writer: inout ByteWriter) {
+    switch change {
+    case .put(let record):
+      writer.append(UInt8(1))
+      writer.append(record.inode)
+      writer.append(record.version)
+      writer.append(record.flags.rawValue)
+      writer.append(UInt32(record.parents.count))
+      for parent in record.parents { writer.append(parent) }
+      writer.append(counted: record.bytes)
+    case .remove(let inode):
+      writer.append(UInt8(2))
+      writer.append(inode)
+    }
+  }
+
+  private static func record(_ reader: inout ByteReader) throws(ByteReader.Malformed) -> RecordChange {
+    switch try reader.read(UInt8.self) {
+    case 1:
+      let inode: UInt64 = try reader.read()
+      let version: UInt64 = try reader.read()
+      let flags = RecordFlags(rawValue: try reader.read())
+      var parents: [UInt64] = []
+      for _ in 0..<(try reader.readCount(itemSize: 8)) { parents.append(try reader.read()) }
+      let bytes = try reader.readCounted()
+      return .put(StoredRecord(inode: inode, version: version, bytes: bytes, parents: parents, flags: flags))
+    case 2: return .remove(inode: try reader.read())
+    default: throw ByteReader.Malformed()
+    }
+  }
+
+  private static func append(_ blocks: PlacedBlocks, to writer: inout ByteWriter) {
+    writer.append(blocks.inode)
+    writer.append(blocks.level)
+    writer.append(blocks.index)
+    writer.append(UInt32(blocks.runs.count))
+    for run in blocks.runs {
+      writer.append(run.first)
+      writer.append(UInt32(run.count))
+    }
+    writer.append(UInt32(blocks.checksums.count))
+    for checksum in blocks.checksums { writer.append(checksum) }
+  }
+
+  private static func placedBlocks(_ reader: inout ByteReader) throws(ByteReader.Malformed) -> PlacedBlocks {
+    let inode: UInt64 = try reader.read()
+    let level: UInt8 = try reader.read()
+    let index: UInt64 = try reader.read()
+    var runs: [SlotRun] = []
+    var slotCount = 0
+    for _ in 0..<(try reader.readCount(itemSize: 12)) {
+      let first: UInt64 = try reader.read()
+      let run = SlotRun(first: first, count: Int(try reader.read(UInt32.self)))
+      runs.append(run)
+      slotCount += run.count
+    }
+    var checksums: [UInt32] = []
+    for _ in 0..<(try reader.readCount(itemSize: 4)) { checksums.append(try reader.read()) }
+    guard slotCount == checksums.count else { throw ByteReader.Malformed() }
+    return PlacedBlocks(inode: inode, level: level, index: index, runs: runs, checksums: checksums)
+  }
+
+  private static func session(_ reader: inout ByteReader) throws(ByteReader.Malformed) -> SessionID {
+    guard let session = SessionID(try reader.readRaw(16)) else { throw ByteReader.Malformed() }
+    return session
+  }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Synchronization
+
+extension SectorStore {
+  /// The writing thread.
+  func runWriter(_ writer: Writer) {
+    var writer = writer
+    let logBytes = self.configuration.segmentBytes / 4
+    loop: while true {
+      switch self.queue.wait({ $0.next(batchBytes: self.configuration.batchBytes, logBytes: logBytes) }) {
+      case .stop: break loop
+      case .recycle(let index):
+        do throws(FileError) {
+          try writer.log.recycle(through: index)
+        } catch {
+          // Without room for a directory entry it is tried again after the next checkpoint.
+          if error != .noSpace { self.fail(.failed("\(error)")) }
+        }
+        self.note(writer)
+      case .batch(let batch, let room):
+        for waiter in room { waiter.resume() }
+        self.write(batch, with: &writer)
+      }
+    }
+    self.queue.withLock { $0.isWriterRunning = false }
+    self.queue.wakeAll()
+  }
+
+  private func write(_ batch: [QueuedChange], with writer: inout Writer) {
+    guard self.waitForCheckpoint() else {
+      for queued in batch { queued.pending.complete(.failure(.noSpace)) }
+      return
+    }
+    do throws(StoreError) {
+      let completions = try writer.commit(batch)
+      self.note(writer)
+      self.requestCheckpointIfDue()
+      for completion in completions { completion.pending.complete(completion.result) }
+    } catch {
+      self.fail(error)
+      let failure = self.live.state.withLock { $0.failure } ?? error
+      for queued in batch { queued.pending.complete(.failure(failure)) }
+    }
+  }
+
+  /// Holds the writer up when checkpoints can not keep pace, which bounds memory and log. Returns false when they fail
+  /// for want of room.
+  private func waitForCheckpoint() -> Bool {
+    func isFarBehind() -> Bool {
+      self.live.state.withLock { state in
+        state.active.logBytes > 2 * self.configuration.checkpointBytes
+          || state.active.entryCount > 2 * self.configuration.checkpointEntries
+      }
+    }
+    guard isFarBehind() else { return true }
+    // The first may be one that began earlier.
+    for _ in 0..<2 where isFarBehind() { Self.requestCheckpoint(self.checkpoints, waits: true) }
+    return !isFarBehind()
+  }
+
+  private func requestCheckpointIfDue() {
+    let isDue = self.live.state.withLock { state in
+      state.active.logBytes >= self.configuration.checkpointBytes
+        || state.active.entryCount >= self.configuration.checkpointEntries
+        || state.deadActive.sectors.count * self.configuration.sectorSize
+          + state.deadActive.nodes.count * StoreConfiguration.nodeSize >= self.configuration.checkpointDeadBytes
+    }
+    if isDue { Self.requestCheckpoint(self.checkpoints, waits: false) }
+  }
+
+  private func note(_ writer: Writer) {
+    self.checkpoints.withLock { queue in
+      queue.usage = .init(
+        logBytes: writer.log.byteCount, sectorSlotsUsed: writer.sectorPool.usedCount,
+        sectorSlotsFree: writer.sectorPool.freeCount, nodeSlotsUsed: writer.nodePool.usedCount,
+        nodeSlotsFree: writer.nodePool.freeCount)
+    }
+  }
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Foundation
+package import Inodes
+package import SectorStore
+internal import Synchronization
+package import Trust
+
+/// The sector cluster of one generation as one of its members sees it: accepts commits, and reads.
+///
+/// A commit is judged against the newest records, those of commits in flight included, accepted by a signature over
+/// each new record, and put into the log together with its conditions, which are judged again when its turn comes. So
+/// commits follow one another without waiting for the disk, and one that was overtaken fails as a whole.
+///
+/// At present the cluster has one member. What is promised does not depend on that: a commit that was answered is
+/// durable on a majority, and reads see every commit that was answered before they began.
+///
+/// Everything runs where its caller runs. Only what is not in memory is fetched by a thread of the store.
+package final class SectorGroup: Sendable {
+  /// Who this member is.
+  package struct Member: Sendable {
+    package let credential: Credential
+    package let key: SigningKey
+
+    package init(credential: Credential, key: SigningKey) {
+      self.credential = credential
+      self.key = key
+    }
+  }
+
+  struct State {
+    var inFlight = InFlight()
+    var records = RecordCache(countMax: SectorGroup.parsedRecordsMax)
+    /// The next inode number to hand out.
+    var nextInode: UInt64
+    /// Inodes, with all commits in flight.
+    var inodeCount: UInt64
+    /// Numbers commits in the order of the log.
+    var lastCommit: UInt64 = 0
+    /// What commits in flight complete.
+    var operations: [OperationID: PendingChange] = [:]
+    /// The paths that credential files in flight are for.
+    var credentialPaths: [TreePath: FileID] = [:]
+  }
+
+  package let generation: Generation
+  package let sectorSize: Int
+  package let store: SectorStore
+  package let credentials = CredentialIndex()
+  /// Signatures that need not be verified again in this process.
+  package let signatures: SignatureCache
+  package let verifier: ChainVerifier
+  let member: Member
+  let memberChainDigest: Digest32
+  let chains: ChainCache
+  let state: Mutex<State>
+  let now: @Sendable () -> Int64
+
+  /// Parsed records that are kept; the store keeps the bytes of more.
+  private static let parsedRecordsMax = 16_384
+
+  static let nextInodeFact = "superblock.next-inode"
+  static let inodeCountFact = "inodes"
+
+  /// Takes over an open store.
+  ///
+  /// - Parameter now: the present time, nanoseconds since 1970 UTC.
+  package init(
+    store: SectorStore, generation: Generation, sectorSize: Int, member: Member, verifier: ChainVerifier,
+    signatures: SignatureCache, now: @escaping @Sendable () -> Int64
+  ) async throws(SectorError) {
+    guard store.configuration.generation == generation.rawValue else {
+      throw .wrongGeneration(Generation(store.configuration.generation))
+    }
+    self.store = store
+    self.generation = generation
+    self.sectorSize = sectorSize
+    self.member = member
+    self.memberChainDigest = member.credential.chainDigest
+    self.verifier = verifier
+    self.signatures = signatures
+    self.now = now
+    self.chains = ChainCache(verifier: verifier)
+    do throws(StoreError) {
+      // Below it are the superblock and the root directory.
+      let nextInode = try Self.number(store, Self.nextInodeFact) ?? InodeNumber.rootDirectory.rawValue + 1
+      let inodeCount = try Self.number(store, Self.inodeCountFact) ?? 0
+      self.state = Mutex(State(nextInode: nextInode, inodeCount: inodeCount))
+    } catch {
+      throw SectorError(error, generation: generation)
+    }
+    self.chains.add(member.credential, digest: self.memberChainDigest)
+    let inodes: [UInt64]
+    do throws(StoreError) {
+      inodes = try await store.perform { () throws(StoreError) in try store.inodes(flag: .credential) }
+    } catch {
+      throw SectorError(error, generation: generation)
+    }
+    for inode in inodes {
+      let file = FileID(generation: generation, inode: InodeNumber(inode))
+      do throws(SectorError) {
+        if let record = try await self.record(file) { self.credentials.note(record, at: .zero) }
+      } catch {
+        // Whoever it confirmed is not confirmed; everybody else goes on.
+        guard case .dataLoss = error else { throw error }
+        self.credentials.noteDamage(of: file)
+      }
+    }
+  }
+
+  /// A number that is kept as a fact.
+  private static func number(_ store: SectorStore, _ key: String) throws(StoreError) -> UInt64? {
+    guard let bytes = try store.fact(key) else { return nil }
+    guard bytes.count == 8 else { throw .damaged(.fact(key)) }
+    return bytes.reduce(0) { $0 << 8 | UInt64($1) }
+  }
+
+  static func fact(_ key: String, _ number: UInt64) -> Change.Fact {
+    .init(key: key, value: withUnsafeBytes(of: number.bigEndian, Array.init))
+  }
+
+  // MARK: Records
+
+  /// The newest durable record; nil when there is no such inode.
+  package func record(_ file: FileID) async throws(SectorError) -> InodeRecord? {
+    try self.require(file)
+    let stored: StoredRecord?
+    do throws(StoreError) {
+      switch try self.store.cachedRecord(file.inode.rawValue) {
+      case .known(let record): stored = record
+      case .onDisk:
+        let store = self.store
+        stored = try await store.perform { () throws(StoreError) in try store.record(file.inode.rawValue) }
+      }
+    } catch {
+      throw SectorError(error, generation: self.generation)
+    }
+    guard let stored else { return nil }
+    if let known = self.state.withLock({ $0.records.record(file.inode, bytes: stored.bytes) }) { return known }
+    let record: InodeRecord
+    do { record = try InodeRecord(serialized: stored.bytes) } catch { throw .dataLoss(file, place: .record) }
+    guard record.fileID == file, record.version.rawValue == stored.version else {
+      throw .dataLoss(file, place: .record)
+    }
+    self.state.withLock { $0.records.insert(record, bytes: stored.bytes) }
+    return record
+  }
+
+  /// The newest durable records of several inodes, all as of one moment.
+  package func records(_ files: [FileID]) async throws(SectorError) -> [InodeRecord?] {
+    var records: [InodeRecord?] = []
+    for file in files { records.append(try await self.record(file)) }
+    if files.count < 2 { return records }
+    // Versions only grow: what was the same twice in a row was so at the moment between.
+    for _ in 0..<Self.snapshotAttemptsMax {
+      var again: [InodeRecord?] = []
+      for file in files { again.append(try await self.record(file)) }
+      if zip(records, again).allSatisfy({ $0?.version == $1?.version }) { return again }
+      records = again
+    }
+    throw .busy
+  }
+
+  private static let snapshotAttemptsMax = 32
+
+  func require(_ file: FileID) throws(SectorError) {
+    guard file.generation == self.generation else { throw .wrongGeneration(file.generation) }
+  }
+
+  // MARK: Signatures
+
+  /// Reads the certificate chain of a signer; nil when the digest is not known.
+  package func chain(_ digest: Digest32) async throws(SectorError) -> CertificateChain? {
+    if let known = self.chains.chain(digest) { return known }
+    guard let key = Digest(digest.bytes) else { return nil }
+    let stored: [UInt8]?
+    do throws(StoreError) {
+      let store = self.store
+      stored = try await store.perform { () throws(StoreError) in try store.certificate(key) }
+    } catch {
+      throw SectorError(error, generation: self.generation)
+    }
+    guard let stored else { return nil }
+    guard Digest32(sha256: stored) == digest, let chain = try? CertificateChain(bytes: stored),
+      self.chains.addStored(chain, digest: digest)
+    else { throw .dataLoss(nil, place: .store("certificate")) }
+    return chain
+  }
+
+  /// The key that a stored signature was made with.
+  private func signerKey(_ digest: Digest32) async throws(SectorError) -> VerifyingKey? {
+    if let key = self.chains.key(digest) { return key }
+    _ = try await self.chain(digest)
+    return self.chains.key(digest)
+  }
+
+  /// Verifies the acceptance and the signatures of a stored record. Results are remembered, so that it costs nothing
+  /// to do this again.
+  ///
+  /// - Throws: `dataLoss` when a signature is not that of the bytes.
+  package func verify(_ record: InodeRecord) async throws(SectorError) {
+    guard let acceptance = record.acceptance, let key = try await self.signerKey(acceptance.signer),
+      acceptance.signature.verify(
+        digest: record.acceptanceDigest, purpose: .acceptance, key: key, cache: self.signatures)
+    else { throw .dataLoss(record.fileID, place: .record) }
+    try await self.verifyPart(record.content, of: record)
+    try await self.verifyPart(record.attributes, of: record)
+    try await self.verifyPart(record.links, of: record)
+  }
+
+  private func verifyPart<Part>(_ part: Signed<Part>, of record: InodeRecord) async throws(SectorError) {
+    guard let key = try await self.signerKey(part.signer),
+      part.signature.verify(digest: part.digest, purpose: Part.purpose, key: key, cache: self.signatures)
+    else { throw .dataLoss(record.fileID, place: .record) }
+  }
+
+  /// Signs with one signature for all, and remembers that it is good.
+  func sign(_ digests: [Digest32], purpose: SigningPurpose) throws(SectorError) -> [BatchSignature] {
+    do { return try self.member.key.sign(digests, purpose: purpose, cache: self.signatures) } catch {
+      throw .internalFault("signing")
+    }
+  }
+
+  /// Signs receipts, all with one signature.
+  package func sign(_ receipts: [CommitReceipt]) throws(SectorError) -> [BatchSignature] {
+    try self.sign(receipts.map(\.digest), purpose: .receipt)
+  }
+
+  /// The digest of this member's certificate chain, which signs acceptances and receipts.
+  package var signer: Digest32 { self.memberChainDigest }
+
+  /// This member's path.
+  package var memberPath: TreePath { self.member.credential.path }
+
+  var date: Date { Date(timeIntervalSince1970: Double(self.now()) / 1e9) }
+
+  // MARK: Principals
+
+  /// Whether somebody may call at all: the credential stands in the tree with this key, or is this member's own.
+  package func confirms(_ credential: Credential) -> Bool {
+    credential.keyID == self.member.credential.keyID || self.credentials.confirms(credential)
+  }
+
+  /// Whether this is a member of the cluster, which may read all that it stores.
+  package func isMember(_ credential: Credential) -> Bool {
+    if credential.keyID == self.member.credential.keyID { return true }
+    // The credentials of members lie in the directory that the cluster serves; only the root's does so itself.
+    return self.generation == .root
+      && self.credentials.directory(of: credential, hosting: .sector) == .rootDirectory
+  }
+
+  /// The directory at or below which somebody acts as a filesystem service; nil for everybody else.
+  package func filesystemDirectory(of credential: Credential) -> FileID? {
+    if let directory = self.credentials.directory(of: credential, hosting: .filesystem) { return directory }
+    // While a generation's first contents are made, the member's own credential is itself among them.
+    guard credential.keyID == self.member.credential.keyID, self.credentials.isEmpty else { return nil }
+    return .rootDirectory
+  }
+
+  /// Whether a directory is an inode itself or one of its ancestors, by file ids.
+  package func isAtOrAbove(_ directory: FileID, _ record: InodeRecord) async throws(SectorError) -> Bool {
+    try await self.isAtOrAbove(directory, [record.fileID] + CommitPolicy.directories(of: record), View())
+  }
+
+  /// Whether a directory is one of these inodes or an ancestor of one.
+  func isAtOrAbove(_ directory: FileID, _ files: [FileID], _ view: View) async throws(SectorError) -> Bool {
+    // Everything descends from the root directory.
+    if directory == .rootDirectory { return true }
+    var queue = files
+    var seen: Set<FileID> = []
+    while let next = queue.popLast() {
+      if next == directory { return true }
+      guard next.generation == self.generation, seen.insert(next).inserted else { continue }
+      guard seen.count <= SectorLimits.ancestorsMax else { return false }
+      if let record = try await self.newest(next, view).record { queue += record.links.part.parents }
+    }
+    return false
+  }
+
+  // MARK: Sectors
+
+  /// Reads neighbouring sectors or tree nodes of a version.
+  ///
+  /// - Throws: `versionGone` when the version is not kept, `dataLoss` when what the disk holds is not what was written.
+  package func read(
+    _ file: FileID, level: Int, indexes: Range<UInt64>, version: Version
+  ) async throws(SectorError) -> BlockRange {
+    try self.require(file)
+    do {
+      return try await self.store.read(
+        inode: file.inode.rawValue, level: UInt8(clamping: level), indexes: indexes, version: version.rawValue)
+    } catch {
+      throw SectorError(error, generation: self.generation)
+    }
+  }
+
+  /// Keeps a version readable for as long as the pin lives: the newest, or one that is kept already. Without a version,
+  /// the newest.
+  package func pin(_ file: FileID, version: Version?) throws(SectorError) -> Pin {
+    try self.require(file)
+    do { return try self.store.pin(file.inode.rawValue, version: version?.rawValue) } catch {
+      throw SectorError(error, generation: self.generation)
+    }
+  }
+
+  // MARK: Inode numbers and sessions
+
+  /// Hands out inode numbers, never to be handed out again. Durable when it returns.
+  package func allocateInodes(_ count: UInt32) async throws(SectorError) -> UInt64 {
+    guard count > 0, count <= SectorLimits.allocationMax else { throw .invalid(field: "count") }
+    // The order of numbers and the order in the log are the same, as both are taken under one lock.
+    let (first, pending) = self.state.withLock { state in
+      let first = state.nextInode
+      state.nextInode += UInt64(count)
+      var change = Change()
+      change.facts = [Self.fact(Self.nextInodeFact, state.nextInode)]
+      return (first, Result { () throws(StoreError) in try self.store.enqueue(change) })
+    }
+    do { _ = try await pending.get().durable() } catch { throw SectorError(error, generation: self.generation) }
+    return first
+  }
+
+  /// Opens a session for a principal. Durable when it returns.
+  package func openSession(owner: TreePath) async throws(SectorError) -> [UInt8] {
+    let session = SessionID.random()
+    var change = Change()
+    change.sessionsOpened = [
+      .init(session: session, owner: owner.bytes, openedAt: self.now() / 1_000_000_000)
+    ]
+    do { _ = try await self.store.enqueue(change).durable() } catch {
+      throw SectorError(error, generation: self.generation)
+    }
+    return session.bytes
+  }
+
+  /// What is known of an operation: its result when it was applied, nil when it is new.
+  package func result(of operation: OperationID, by principal: TreePath) async throws(SectorError) -> [UInt8]? {
+    guard let session = SessionID(operation.session) else { throw .sessionUnknown }
+    return try await self.result(of: operation, in: session, ownedBy: principal)
+  }
+
+  /// - Parameter owner: whose session it has to be; nil for anybody's.
+  func result(
+    of operation: OperationID, in session: SessionID, ownedBy owner: TreePath?
+  ) async throws(SectorError) -> [UInt8]? {
+    let status: OperationStatus
+    do throws(StoreError) {
+      guard let header = try self.store.session(session), owner.map({ $0.bytes == header.owner }) ?? true else {
+        throw StoreError.unknownSession(session)
+      }
+      // Only what may be an old one can make the disk necessary.
+      if operation.sequence > header.highest { return nil }
+      let store = self.store
+      status = try await store.perform { () throws(StoreError) in
+        try store.operationStatus(session, sequence: operation.sequence)
+      }
+    } catch {
+      throw SectorError(error, generation: self.generation)
+    }
+    switch status {
+    case .new: return nil
+    case .applied(let result): return result
+    case .tooOld: throw .operationTooOld
+    case .unknownSession: throw .sessionUnknown
+    }
+  }
+}

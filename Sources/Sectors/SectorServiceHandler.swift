@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import BlocktreeSchema
+internal import Foundation
+package import GRPCCore
+internal import Inodes
+internal import SectorStore
+internal import SwiftProtobuf
+internal import Transport
+internal import Trust
+
+/// The sector service as gRPC clients see it. Every handler asks the connection who calls, parses the request into
+/// domain types, and leaves the rest to `SectorGroup`.
+///
+/// Callers are principals of the domain whose credentials stand in the tree. Nobody is served anonymously.
+package struct SectorServiceHandler: Blocktree_V1_SectorService.SimpleServiceProtocol {
+  let group: SectorGroup
+
+  package init(_ group: SectorGroup) { self.group = group }
+
+  package func readRecords(
+    request: Blocktree_V1_ReadRecordsRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_ReadRecordsResponse {
+    try await self.reader(context).records(request)
+  }
+
+  package func readSectors(
+    request: Blocktree_V1_ReadSectorsRequest, response: RPCWriter<Blocktree_V1_ReadSectorsResponse>,
+    context: ServerContext
+  ) async throws {
+    let reading = try await self.reader(context).open(request)
+    // What is read stays readable to the end, whatever is committed meanwhile.
+    for piece in reading.pieces { try await response.write(reading.read(piece)) }
+  }
+
+  package func readCertificates(
+    request: Blocktree_V1_ReadCertificatesRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_ReadCertificatesResponse {
+    try await self.reader(context).certificates(request)
+  }
+
+  package func openSession(
+    request: Blocktree_V1_SectorServiceOpenSessionRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_SectorServiceOpenSessionResponse {
+    let caller = try self.caller(context)
+    let session = try await self.group.openSession(owner: caller.path)
+    return .with { $0.session = Data(session) }
+  }
+
+  package func allocateInodes(
+    request: Blocktree_V1_AllocateInodesRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_AllocateInodesResponse {
+    try await self.reader(context).allocate(request)
+  }
+
+  package func commit(
+    request: Blocktree_V1_CommitRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_CommitResponse {
+    let caller = try self.caller(context)
+    let commit = try Commit(request, sectorSize: self.group.sectorSize)
+    let operation = commit.operations.first?.id
+    switch try await self.group.perform(commit, by: caller) {
+    case .repeated: return Blocktree_V1_CommitResponse(repeating: operation)
+    case .applied(let receipt):
+      let signature = receipt.records.isEmpty ? nil : try self.group.sign([receipt]).first
+      return Blocktree_V1_CommitResponse(
+        receipt, operation: operation, signature: signature, signer: self.group.signer)
+    }
+  }
+
+  package func session(
+    request: RPCAsyncSequence<Blocktree_V1_SectorServiceSessionRequest, any Error>,
+    response: RPCWriter<Blocktree_V1_SectorServiceSessionResponse>, context: ServerContext
+  ) async throws {
+    var limits = SessionLimits()
+    limits.operationCountMax = SectorLimits.sessionOperationsMax
+    limits.byteCountMax = SectorLimits.sessionByteCountMax
+    limits.messageByteCount = SectorLimits.messageByteCount
+    let session = SectorSession(reader: try self.reader(context))
+    try await SessionStream(session, limits: limits).run(request, response)
+  }
+
+  package func status(
+    request: Blocktree_V1_SectorServiceStatusRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_SectorServiceStatusResponse {
+    _ = try self.caller(context)
+    let group = self.group
+    let status = group.status()
+    return .with {
+      $0.generation = group.generation.rawValue
+      $0.superblock = group.superblock(status)
+      $0.appliedIndex = status.appliedIndex
+      $0.logBytes = status.logBytes
+      $0.sectorBytesUsed = status.usedBytes
+      $0.sectorBytesAllocated = status.allocatedBytes
+      $0.diskBytesFree = status.diskFreeBytes
+      $0.inodes = status.inodes
+      $0.member = group.memberPath.description
+      $0.role = "leader"
+    }
+  }
+
+  /// Who calls: a principal that stands in the tree with this very key.
+  private func caller(_ context: ServerContext) throws(SectorError) -> Credential {
+    guard case .credential(let credential) = context.caller, self.group.confirms(credential) else {
+      throw .permissionDenied
+    }
+    return credential
+  }
+
+  private func reader(_ context: ServerContext) throws(SectorError) -> SectorReader {
+    SectorReader(group: self.group, caller: try self.caller(context))
+  }
+}
+
+extension SectorGroup {
+  /// What the superblock says at the moment.
+  func superblock(_ status: SectorStatus) -> Blocktree_V1_Superblock {
+    .with {
+      $0.generation = self.generation.rawValue
+      $0.formatVersion = 1
+      $0.sectorSize = UInt32(self.sectorSize)
+      $0.cipherSuite = .aes256GcmSha256
+      $0.nextInode = status.inodeNumbers + 1
+      // Generations are handed out, and clusters recovered, once there are several.
+      $0.nextGeneration = self.generation == .root ? Generation.root.rawValue + 1 : 0
+      $0.incarnation = 1
+    }
+  }
+}

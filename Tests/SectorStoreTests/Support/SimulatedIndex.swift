@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import SectorStore
+import Synchronization
+
+/// An index in memory whose transactions are durable as a whole or not at all, on the power of a simulated disk.
+final class SimulatedIndex: StoreIndex, Sendable {
+  private struct State {
+    var applied: (index: LogIndex, term: UInt64) = (.zero, 0)
+    var records: [UInt64: StoredRecord] = [:]
+    var groups: [GroupKey: BlockGroup] = [:]
+    var sessions: [SessionID: SessionHeader] = [:]
+    var results: [SessionID: [UInt64: [UInt8]]] = [:]
+    var certificates: [Digest: [UInt8]] = [:]
+    var facts: [String: [UInt8]] = [:]
+    var hasNoSpace = false
+  }
+
+  private let disk: SimulatedDisk
+  private let state = Mutex(State())
+
+  init(disk: SimulatedDisk) { self.disk = disk }
+
+  func refuseWrites(_ isOn: Bool) { self.state.withLock { $0.hasNoSpace = isOn } }
+
+  func applied() -> (index: LogIndex, term: UInt64) { self.state.withLock { $0.applied } }
+  func record(_ inode: UInt64) -> StoredRecord? { self.state.withLock { $0.records[inode] } }
+  func group(_ key: GroupKey) -> BlockGroup? { self.state.withLock { $0.groups[key] } }
+  func groupKeys(inode: UInt64) -> [GroupKey] { self.state.withLock { $0.groups.keys.filter { $0.inode == inode } } }
+  func forEachGroup(_ body: (GroupKey, BlockGroup) -> Void) {
+    for (key, group) in self.state.withLock({ $0.groups }) { body(key, group) }
+  }
+  func inodes(parent: UInt64) -> [UInt64] {
+    self.state.withLock { $0.records.values.filter { $0.parents.contains(parent) }.map(\.inode) }
+  }
+  func inodes(flag: RecordFlags) -> [UInt64] {
+    self.state.withLock { $0.records.values.filter { $0.flags.isSuperset(of: flag) }.map(\.inode) }
+  }
+  func inodeMax() -> UInt64 {
+    self.state.withLock { max($0.records.keys.max() ?? 0, $0.groups.keys.map(\.inode).max() ?? 0) }
+  }
+  func sessions() -> [SessionID: SessionHeader] { self.state.withLock { $0.sessions } }
+  func result(_ session: SessionID, sequence: UInt64) -> [UInt8]? {
+    self.state.withLock { $0.results[session]?[sequence] }
+  }
+  func certificate(_ digest: Digest) -> [UInt8]? { self.state.withLock { $0.certificates[digest] } }
+  func facts() -> [String: [UInt8]] { self.state.withLock { $0.facts } }
+
+  func write(_ layer: Layer) throws(StoreError) {
+    if self.state.withLock({ $0.hasNoSpace }) { throw .noSpace }
+    do throws(FileError) {
+      try self.disk.withPower { self.take(layer) }
+    } catch {
+      // The power went in the middle: the transaction had got far enough, or not.
+      if self.disk.coin(), self.disk.isOff { self.take(layer) }
+      throw .failed("\(error)")
+    }
+  }
+
+  func close() {}
+
+  private func take(_ layer: Layer) {
+    self.state.withLock { state in
+      for (inode, change) in layer.records { state.records[inode] = change.record }
+      for (key, group) in layer.groups { state.groups[key] = group.isEmpty ? nil : group }
+      for session in layer.evicted {
+        state.sessions[session] = nil
+        state.results[session] = nil
+      }
+      for (session, results) in layer.results { state.results[session, default: [:]].merge(results) { $1 } }
+      for (session, header) in layer.sessions {
+        state.sessions[session] = header
+        state.results[session] = state.results[session]?.filter { $0.key + 1_024 > header.highest }
+      }
+      state.certificates.merge(layer.certificates) { $1 }
+      state.facts.merge(layer.facts) { $1 }
+      state.applied = (layer.lastIndex, layer.lastTerm)
+    }
+  }
+}
