@@ -51,7 +51,9 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
   name: "blocktree",
   products: [
-    .library(name: "BlocktreeClient", targets: ["BlocktreeClient", "BlocktreeSchema"])
+    .library(name: "BlocktreeClient", targets: ["BlocktreeClient", "BlocktreeSchema"]),
+    // Consensus for others, too: it depends on nothing here.
+    .library(name: "Raft", targets: ["Raft"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -111,6 +113,7 @@ let package = Package(
         .grpcTransport, .logging, .nioCore, .nioPosix, .protobuf,
       ]),
     module("SectorStore", [.grdb]),
+    module("Raft", []),
     module(
       "Transport",
       [
@@ -168,6 +171,7 @@ let package = Package(
     // Killed again and again by the store's tests.
     .executableTarget(
       name: "StoreCrashWorker", dependencies: ["SectorStore"], path: "Tests/StoreCrashWorker", swiftSettings: strict),
+    tests("RaftTests", ["Raft"]),
     tests(
       "TransportTests",
       [
