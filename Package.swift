@@ -172,6 +172,9 @@ let package = Package(
     .executableTarget(
       name: "StoreCrashWorker", dependencies: ["SectorStore"], path: "Tests/StoreCrashWorker", swiftSettings: strict),
     tests("RaftTests", ["Raft"]),
+    // Judges the histories that clients record.
+    module("Linearizability", [], path: "Tests/Linearizability"),
+    tests("LinearizabilityTests", ["Linearizability"]),
     tests(
       "TransportTests",
       [
