@@ -52,6 +52,16 @@ bench: ## Builds for release, measures, and prints a table and JSON beside the m
 	swift build --configuration release --product btnode
 	PATH=$(CURDIR)/.build/nginx/usr/sbin:$$PATH .build/release/btbench --json .build/bench.json $(BENCH_OPTIONS)
 
+# How many worlds, and the seed of the first.
+SEEDS ?= 500
+FROM ?= 1
+
+.PHONY: simulate
+simulate: ## Runs the consensus core in SEEDS=500 simulated worlds, from seed FROM=1 on, optimized.
+	@scripts/install-packages $(BUILD_PACKAGES)
+	swift build --configuration release --product simulate
+	.build/release/simulate --seeds $(SEEDS) --from $(FROM)
+
 .PHONY: lint
 lint: check-format check-imports check-paths check-schema check-generated ## Checks all that needs no tests.
 

@@ -172,9 +172,14 @@ let package = Package(
     .executableTarget(
       name: "StoreCrashWorker", dependencies: ["SectorStore"], path: "Tests/StoreCrashWorker", swiftSettings: strict),
     tests("RaftTests", ["Raft"]),
-    // Judges the histories that clients record.
+    // A world in virtual time around Raft, shared by its tests and by the program that runs any number of seeds; and what
+    // judges the histories that clients record in it.
     module("Linearizability", [], path: "Tests/Linearizability"),
+    module("RaftSimulation", ["Linearizability", "Raft"], path: "Tests/RaftSimulation"),
+    .executableTarget(
+      name: "simulate", dependencies: ["Raft", "RaftSimulation"], path: "Tests/simulate", swiftSettings: strict),
     tests("LinearizabilityTests", ["Linearizability"]),
+    tests("RaftSimulationTests", ["Raft", "RaftSimulation"]),
     tests(
       "TransportTests",
       [
