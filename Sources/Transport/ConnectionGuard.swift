@@ -34,6 +34,7 @@ final class ConnectionGuard<Output: Sendable>: ChannelInboundHandler {
   private var deadline: Scheduled<Void>?
   private var vigil: Scheduled<Void>?
   private var heard = true
+  private var frames: FrameCut
 
   /// What `build` returned, from then on.
   private(set) var output: Output?
@@ -49,6 +50,8 @@ final class ConnectionGuard<Output: Sendable>: ChannelInboundHandler {
     self.limits = limits
     self.verification = verification
     self.awaitsFirstBytes = awaitsFirstBytes
+    // Only a client waits for the other side's first bytes; what a server gets begins with the preface.
+    self.frames = FrameCut(isServer: !awaitsFirstBytes)
     self.opened = opened
     self.build = build
   }
@@ -79,7 +82,14 @@ final class ConnectionGuard<Output: Sendable>: ChannelInboundHandler {
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     self.heard = true
     if case .provisional = self.phase, let output = self.output { self.open(output) }
-    context.fireChannelRead(data)
+    var bytes = self.unwrapInboundIn(data)
+    // What is handed on before the handshake's end reaches nobody, and is none of the protocol's.
+    if self.output != nil, let count = self.frames.cut(bytes.readableBytesView),
+      let first = bytes.readSlice(length: count)
+    {
+      context.fireChannelRead(self.wrapInboundOut(first))
+    }
+    context.fireChannelRead(self.wrapInboundOut(bytes))
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
