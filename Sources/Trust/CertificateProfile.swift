@@ -110,7 +110,7 @@ struct ParsedCertificate {
   /// Throws `foreignDomain` unless the certificate names `domain`; without one, the domain of its own key, as the
   /// root's certificate does.
   init(der: [UInt8], domain: DomainID?) throws(TrustError) {
-    guard let certificate = try? Certificate(derEncoded: der) else { throw .malformed }
+    guard let certificate = try? Certificate(derEncoded: der), Self.hasWholeSignature(der) else { throw .malformed }
     guard certificate.version == .v3 else { throw .malformed }
     guard certificate.signatureAlgorithm == .ecdsaWithSHA256,
       let publicKey = P256.Signing.PublicKey(certificate.publicKey)
@@ -169,5 +169,14 @@ struct ParsedCertificate {
       guard purposes.contains(.clientAuth), purposes.count == (isServer ? 2 : 1) else { throw .notCredential }
       return .credential(isServer ? .process : .user)
     }
+  }
+
+  /// Whether the signature's BIT STRING says that all of its bits count (X.690, 8.6.2.2). The parser takes others too, so
+  /// that one certificate could be written in several ways; OpenSSL refuses them.
+  private static func hasWholeSignature(_ der: [UInt8]) -> Bool {
+    guard let root = try? DER.parse(der), case .constructed(let parts) = root.content else { return false }
+    let list = Array(parts)
+    guard list.count == 3, let signature = try? ASN1BitString(derEncoded: list[2]) else { return false }
+    return signature.paddingBits == 0
   }
 }

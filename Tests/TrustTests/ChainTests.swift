@@ -359,6 +359,18 @@ struct ChainTests {
     refuse(try CertificateChain([all[0], all[0], all[1], all[2]]), .notAuthority)
     refuse(try CertificateChain([all[0] + [0], all[1], all[2]]), .malformed)
     refuse(try CertificateChain([domain.root.der] + all), .notCredential)
+    // A signature's last byte may end in bits that are zero; who says that these do not count has another certificate.
+    let bytes = all[0]
+    let bitString = try #require(
+      bytes.indices.last {
+        $0 + 2 < bytes.count && bytes[$0...].starts(with: [3, UInt8(truncatingIfNeeded: bytes.count - $0 - 2), 0])
+      })
+    for count: UInt8 in 1...7 {
+      var changed = all
+      changed[0][bitString + 2] = count
+      changed[0][changed[0].count - 1] &= 0xFF << count
+      refuse(try CertificateChain(changed), .malformed)
+    }
     var random = SeededGenerator.forTest()
     for _ in 0..<300 {
       var changed = all
