@@ -12,7 +12,7 @@ package struct StoreConfiguration: Hashable, Sendable {
   /// A checkpoint begins when the log has grown by this much since the last.
   package var checkpointBytes = 16 << 20
   /// Or by this many entries.
-  package var checkpointEntries = 30_000
+  package var checkpointEntries = 15_000
   /// Or when superseded blocks take this much room.
   package var checkpointDeadBytes = 256 << 20
   /// Data files grow in steps of this many bytes.

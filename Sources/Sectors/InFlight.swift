@@ -6,8 +6,9 @@ internal import SectorStore
 /// Inodes as commits that are not durable yet leave them. Later commits are judged against these, so that they can
 /// follow without waiting for the disk.
 ///
-/// The store decides in the order of the log: a commit that was built on one that fails fails as well, by its
-/// conditions. So what is known of an inode's commits at the moment when one of them has failed is of no use any more.
+/// The store decides in the order of the log: a commit that was built on one that fails fails as well, since it names
+/// that as its predecessor. So what is known of an inode's commits at the moment when one of them has failed is of no use
+/// any more.
 struct InFlight: Sendable {
   /// What one commit makes of one inode.
   struct Entry: Sendable {

@@ -57,7 +57,7 @@ package final class SectorGroup: Sendable {
   let now: @Sendable () -> Int64
 
   /// Parsed records that are kept; the store keeps the bytes of more.
-  private static let parsedRecordsMax = 16_384
+  private static let parsedRecordsMax = 8_192
 
   static let nextInodeFact = "superblock.next-inode"
   static let inodeCountFact = "inodes"
