@@ -314,6 +314,12 @@ package final class Filesystem: Sendable {
       throw error
     }
     guard !prepared.commit.records.isEmpty || !prepared.commit.removals.isEmpty else { return [:] }
+    for directory in prepared.directories {
+      if let record = prepared.commit.records.first(where: { $0.fileID == directory.state.fileID }) {
+        directory.state.announce(.init(content: record.content, tree: directory.tree, entries: directory.entries))
+      }
+    }
+    defer { for directory in prepared.directories { directory.state.announce(nil) } }
     let outcome: CommitOutcome
     do { outcome = try await self.sectors.perform(prepared.commit, by: self.identity) } catch {
       if case .conflict = error { return nil }

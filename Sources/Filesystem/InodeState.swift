@@ -34,6 +34,15 @@ final class InodeState: Sendable {
   /// process, may be used for the same inode at the same time.
   let changes = CombiningQueue<DirectoryRequest, DirectoryResponse>(batchCountMax: 64)
   fileprivate let kept = Mutex<Known?>(nil)
+  fileprivate let coming = Mutex<Coming?>(nil)
+
+  /// What a directory will be once a commit that is under way is durable.
+  struct Coming: Sendable {
+    /// The content part that says so: whoever finds it stored need not read what it stands for.
+    let content: Signed<ContentPart>
+    let tree: IntegrityTree
+    let entries: DirectoryContent
+  }
 
   fileprivate init(fileID: FileID, type: FileType, key: FileKey?) {
     self.fileID = fileID
@@ -57,6 +66,11 @@ final class InodeState: Sendable {
       return true
     }
   }
+
+  /// Says what is about to be committed; nil when that has come to its end. The store shows a new version to everybody
+  /// a moment before whoever made it hears of that. Without this, all who look a name up in that moment would read the
+  /// directory anew.
+  func announce(_ coming: Coming?) { self.coming.withLock { $0 = coming } }
 
   fileprivate func forget() { self.kept.withLock { $0 = nil } }
 }
@@ -170,6 +184,9 @@ final class InodeTable: Sendable {
     if let former, former.record.content == record.content {
       new.tree = former.tree
       new.directory = former.directory
+    } else if let coming = state.coming.withLock({ $0 }), coming.content == record.content {
+      new.tree = coming.tree
+      new.directory = coming.entries
     }
     self.remember(new, of: state)
     return new
