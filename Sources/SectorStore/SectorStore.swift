@@ -127,7 +127,9 @@ package final class SectorStore: Sendable {
     self.live = LiveState(
       AppliedState(
         appliedIndex: applied.index, appliedTerm: applied.term, inodeMax: try index.inodeMax(),
-        sessions: SessionTable(countMax: configuration.sessionCountMax, headers: try index.sessions()),
+        sessions: SessionTable(
+          countMax: configuration.sessionCountMax, ownerCountMax: configuration.sessionsPerOwnerMax,
+          headers: try index.sessions()),
         facts: try index.facts(), cacheBytesMax: configuration.cacheBytesMax), index: index)
     do throws(FileError) {
       self.sectors = try DataFiles(

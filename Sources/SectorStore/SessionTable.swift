@@ -26,17 +26,22 @@ package enum OperationStatus: Hashable, Sendable {
   case unknownSession
 }
 
-/// The open sessions, bounded in number. A pure function of the entries applied, so equal on all replicas.
+/// The open sessions, bounded in number, in all and for each owner, so that nobody can have those of others dropped. A
+/// pure function of the entries applied, so equal on all replicas.
 struct SessionTable: Sendable {
   private(set) var headers: [SessionID: SessionHeader] = [:]
+  private var byOwner: [[UInt8]: Set<SessionID>] = [:]
   private let countMax: Int
+  private let ownerCountMax: Int
   /// One item for each use, in order of log index; items that are not a session's last use are passed over.
   private var uses: [(index: LogIndex, session: SessionID)] = []
   private var usesStart = 0
 
-  init(countMax: Int, headers: [SessionID: SessionHeader] = [:]) {
+  init(countMax: Int, ownerCountMax: Int, headers: [SessionID: SessionHeader] = [:]) {
     self.countMax = max(countMax, 1)
+    self.ownerCountMax = max(ownerCountMax, 1)
     self.headers = headers
+    for (session, header) in headers { self.byOwner[header.owner, default: []].insert(session) }
     // Several sessions may have been used by one entry: their identifiers decide, the same everywhere.
     self.uses = headers.map { ($0.value.lastUsed, $0.key) }.sorted { Self.isOrdered($0, $1) }
   }
@@ -47,10 +52,17 @@ struct SessionTable: Sendable {
   mutating func open(_ opening: Change.SessionOpening, at index: LogIndex) -> [SessionID] {
     guard self.headers[opening.session] == nil else { return [] }
     var evicted: [SessionID] = []
-    while self.headers.count >= self.countMax, let oldest = self.leastRecentlyUsed() {
-      self.headers[oldest] = nil
+    while let own = self.byOwner[opening.owner], own.count >= self.ownerCountMax,
+      let oldest = self.leastRecentlyUsed(of: own)
+    {
+      self.remove(oldest)
       evicted.append(oldest)
     }
+    while self.headers.count >= self.countMax, let oldest = self.leastRecentlyUsed() {
+      self.remove(oldest)
+      evicted.append(oldest)
+    }
+    self.byOwner[opening.owner, default: []].insert(opening.session)
     self.headers[opening.session] = SessionHeader(
       owner: opening.owner, openedAt: opening.openedAt, highest: 0, lastUsed: index)
     self.uses.append((index, opening.session))
@@ -66,6 +78,17 @@ struct SessionTable: Sendable {
     }
     self.headers[operation.session] = header
     if self.uses.count - self.usesStart > 2 * self.headers.count + 1_024 { self.compact() }
+  }
+
+  private mutating func remove(_ session: SessionID) {
+    guard let header = self.headers.removeValue(forKey: session) else { return }
+    self.byOwner[header.owner]?.remove(session)
+    if self.byOwner[header.owner]?.isEmpty == true { self.byOwner[header.owner] = nil }
+  }
+
+  private func leastRecentlyUsed(of sessions: Set<SessionID>) -> SessionID? {
+    let uses = sessions.compactMap { session in self.headers[session].map { (index: $0.lastUsed, session: session) } }
+    return uses.min { Self.isOrdered($0, $1) }?.session
   }
 
   private mutating func leastRecentlyUsed() -> SessionID? {

@@ -29,6 +29,8 @@ package struct StoreConfiguration: Hashable, Sendable {
   package var batchBytes = 16 << 20
   /// Sessions that are remembered; the least recently used go first.
   package var sessionCountMax = 65_536
+  /// The same for those of one owner.
+  package var sessionsPerOwnerMax = 1_024
   /// Bytes of records, and as many of block groups, that are kept in memory although the index has them.
   package var cacheBytesMax = 16 << 20
   /// Threads that read for ``SectorStore/read(inode:level:indexes:version:)``.

@@ -284,6 +284,32 @@ struct SessionTests {
     await #expect(throws: StoreError.alreadyApplied(session, sequence: 1)) { try await pending[3].durable() }
   }
 
+  @Test("are bounded in number for each owner, who can not have those of others dropped")
+  func ownersSessions() async throws {
+    let bench = try Bench {
+      $0.sessionCountMax = 100
+      $0.sessionsPerOwnerMax = 3
+    }
+    let store = bench.store
+    defer { store.abandon() }
+    func open(_ session: SessionID, by owner: UInt8) async throws {
+      var change = Change(term: 1)
+      change.sessionsOpened = [.init(session: session, owner: [owner], openedAt: 1)]
+      _ = try await store.commit(change)
+    }
+    let others = SessionID(high: 1_000, low: 0)
+    try await open(others, by: 2)
+    let own = (0..<50).map { SessionID(high: $0, low: 0) }
+    for session in own { try await open(session, by: 1) }
+    #expect(try own.filter { try store.session($0) != nil } == Array(own.suffix(3)))
+    #expect(try store.session(others) != nil)
+    // The one that was used last stays.
+    _ = try await store.commit(self.apply(own[47], 1))
+    try await open(own[0], by: 1)
+    #expect(try own.filter { try store.session($0) != nil } == [own[0], own[47], own[49]])
+    #expect(store.status().sessionCount == 4)
+  }
+
   @Test("are bounded in number, and the least recently used goes first")
   func leastRecentlyUsedGoes() async throws {
     let bench = try Bench { $0.sessionCountMax = 3 }
