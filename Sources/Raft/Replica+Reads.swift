@@ -38,6 +38,15 @@ extension Replica {
     }
   }
 
+  /// What a leader with a lease may serve reads by at once, as if they had been asked for now; nil for everybody else.
+  /// `now` as for a step.
+  public func readableIndex(at now: Instant) -> LogIndex? {
+    guard self.role == .leader, self.timing.lease > 0, !self.leaseIsForfeited, self.commit >= self.termStart,
+      let since = self.rounds.confirmedSince, max(now, self.now) < since.advanced(by: self.timing.lease)
+    else { return nil }
+    return self.commit
+  }
+
   // MARK: - The leader
 
   private mutating func takeRead(_ reader: PendingRead.Reader, into effects: inout [Effect]) {

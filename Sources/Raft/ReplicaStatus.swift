@@ -52,6 +52,9 @@ extension Replica {
       transferTarget: self.transfer?.target, isWritable: self.isWritable, isStalled: self.isStalled)
   }
 
+  /// The first entry of this leader's term: when it is applied, so is all that was committed before. Nil unless it leads.
+  public var leadershipStart: LogIndex? { self.role == .leader ? self.termStart : nil }
+
   /// How a leader sees another member; nil if this one does not lead, or there is none such. Cheaper than ``status``:
   /// a learner is worth promoting when its `match` is close to this replica's ``commit``.
   public func progress(of member: MemberID) -> ReplicaStatus.Member? {

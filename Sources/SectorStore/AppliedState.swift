@@ -26,11 +26,19 @@ struct AppliedState: Sendable {
   private var pins: [UInt64: [UInt64: PinCount]] = [:]
   private var superseded: [UInt64: [GroupKey: [SupersededGroup]]] = [:]
 
-  /// Slots that only the state before the next checkpoint refers to: free when it is done.
+  /// Slots that only the state before the next checkpoint refers to.
   private(set) var deadActive = FreedSlots()
   private var deadFrozen = FreedSlots()
+  /// Slots that entries of the log refer to which replicas may still ask for: free with the checkpoint after.
+  private var deadRetained = FreedSlots()
+  /// Whether other members of a group may ask for entries.
+  var retainsEntries = false
+  /// Entries after this one can be read whole, their blocks included.
+  private(set) var retainedAfter: LogIndex
   /// Slots that nothing refers to, for the writer to fetch.
   private var freed = FreedSlots()
+  /// How many hold freed slots back, because they still read what the index referred to when they began.
+  private var freedHolds = 0
 
   /// Why every call is refused, if so.
   var failure: StoreError?
@@ -90,6 +98,7 @@ struct AppliedState: Sendable {
     self.appliedIndex = appliedIndex
     self.appliedTerm = appliedTerm
     self.checkpointIndex = appliedIndex
+    self.retainedAfter = appliedIndex
     self.indexInodeMax = inodeMax
     self.inodeMax = inodeMax
     self.sessions = sessions
@@ -182,7 +191,6 @@ struct AppliedState: Sendable {
   // MARK: Applying
 
   mutating func apply(_ effects: Effects) {
-    assert(effects.index == self.appliedIndex.next)
     let body = effects.body
     for change in body.records {
       switch change {
@@ -211,16 +219,36 @@ struct AppliedState: Sendable {
       self.active.results[operation.session, default: [:]][operation.sequence] = operation.result
     }
     for certificate in body.certificates { self.active.certificates[certificate.digest] = certificate.bytes }
-    for fact in body.facts {
-      self.active.facts[fact.key] = fact.value
-      self.facts[fact.key] = fact.value
+    for fact in body.facts { self.setFact(fact.key, fact.value) }
+    self.advance(to: effects.index, term: effects.term, logBytes: effects.logBytes)
+  }
+
+  /// An entry that changes nothing: nobody will ever refer to its blocks.
+  mutating func applyVoid(
+    index: LogIndex, term: UInt64, logBytes: Int, blocks: [EntryBody.PlacedBlocks]
+  ) {
+    for block in blocks {
+      for run in block.runs {
+        for slot in run.first..<run.first + UInt64(run.count) { self.deadActive.append(slot, level: block.level) }
+      }
     }
-    self.appliedIndex = effects.index
-    self.appliedTerm = effects.term
-    self.active.lastIndex = effects.index
-    self.active.lastTerm = effects.term
+    self.advance(to: index, term: term, logBytes: logBytes)
+  }
+
+  /// A value that goes with the log, outside of any change.
+  mutating func setFact(_ key: String, _ value: [UInt8]) {
+    self.active.facts[key] = value
+    self.facts[key] = value
+  }
+
+  private mutating func advance(to index: LogIndex, term: UInt64, logBytes: Int) {
+    assert(index == self.appliedIndex.next)
+    self.appliedIndex = index
+    self.appliedTerm = term
+    self.active.lastIndex = index
+    self.active.lastTerm = term
     self.active.entryCount += 1
-    self.active.logBytes += effects.logBytes
+    self.active.logBytes += logBytes
   }
 
   /// Keeps the group before where a pin needs it; what no kept group refers to dies with the next checkpoint.
@@ -294,8 +322,9 @@ struct AppliedState: Sendable {
     }
     self.superseded[inode] = kept.isEmpty ? nil : kept
     if self.isCheckpointed {
-      self.freed.append(self.deadActive)
+      self.deadRetained.append(self.deadActive)
       self.deadActive = FreedSlots()
+      if !self.retainsEntries, self.freedHolds == 0 { self.dropRetained() }
     }
   }
 
@@ -324,19 +353,48 @@ struct AppliedState: Sendable {
   mutating func checkpointed() -> Layer? {
     guard let frozen = self.frozen else { return nil }
     defer { self.recent = frozen }
+    // Whoever gets a snapshot will want what comes after it.
+    let isHeld = self.freedHolds > 0
+    if !isHeld { self.retainedAfter = self.checkpointIndex }
     self.checkpointIndex = frozen.lastIndex
     self.checkpointCount += 1
     self.indexInodeMax = self.inodeMax
     self.frozen = nil
-    self.freed.append(self.deadFrozen)
+    if !isHeld {
+      self.freed.append(self.deadRetained)
+      self.deadRetained = FreedSlots()
+    }
+    self.deadRetained.append(self.deadFrozen)
     self.deadFrozen = FreedSlots()
+    if !self.retainsEntries, !isHeld { self.dropRetained() }
     return self.recent
   }
 
-  var hasDeadSlots: Bool { !self.deadActive.isEmpty || !self.deadFrozen.isEmpty || !self.freed.isEmpty }
+  /// Room is more urgent than what replicas may ask for: of the entries before the last checkpoint, nothing is kept.
+  mutating func dropRetained() {
+    guard self.freedHolds == 0 else { return }
+    self.freed.append(self.deadRetained)
+    self.deadRetained = FreedSlots()
+    self.retainedAfter = self.checkpointIndex
+  }
+
+  /// Whether a checkpoint would make slots free for the writer.
+  var hasDeadSlots: Bool {
+    self.freedHolds == 0
+      && !(self.deadActive.isEmpty && self.deadFrozen.isEmpty && self.deadRetained.isEmpty && self.freed.isEmpty)
+  }
+
+  /// Until ``letFreedGo()`` no slot that the index refers to now, or is written to it later, is used again.
+  mutating func holdFreed() { self.freedHolds += 1 }
+
+  mutating func letFreedGo() {
+    assert(self.freedHolds > 0)
+    self.freedHolds -= 1
+    if self.freedHolds == 0, !self.retainsEntries, self.isCheckpointed { self.dropRetained() }
+  }
 
   mutating func takeFreed() -> FreedSlots {
-    if self.freed.isEmpty { return self.freed }
+    if self.freed.isEmpty || self.freedHolds > 0 { return FreedSlots() }
     defer { self.freed = FreedSlots() }
     return self.freed
   }

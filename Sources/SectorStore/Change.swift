@@ -4,13 +4,11 @@
 ///
 /// Within a change, removals and truncations come first, then blocks are written, whatever the order of calls.
 package struct Change: Sendable {
-  /// The Raft term of the entry; never lower than that of the change before.
+  /// The term of the entry when the store numbers it itself; never lower than that of the change before.
   package var term: UInt64
-  /// What must hold when the change's turn comes, after all changes enqueued before it.
+  /// What must hold when the change is applied, after all changes before it in the log. Where it does not, nothing of
+  /// the change is done, on any replica.
   package var conditions: [Condition] = []
-  /// Changes enqueued before this one, all of which must have succeeded. A version alone can not tell whether what has
-  /// it now is what this change was built on: another change may have taken the version of one that was refused.
-  package var predecessors: [PendingChange] = []
   package var records: [RecordChange] = []
   /// Blocks belong to the version that the change gives their inode's record.
   package var blocks: [BlockWrite] = []
@@ -24,14 +22,26 @@ package struct Change: Sendable {
 
   package init(term: UInt64 = 0) { self.term = term }
 
+  /// About what the change takes on the disk and on the way, in bytes.
+  package var byteCount: Int { QueuedWork.blockBytes(self) + EntryBody.byteCountMax(of: self) }
+
+  /// Why no store of this configuration would take the change, whatever it holds.
+  package func check(_ configuration: StoreConfiguration) throws(StoreError) {
+    if let fault = self.fault(configuration) { throw .invalidChange(fault) }
+  }
+
   package struct Condition: Hashable, Sendable {
     package var inode: UInt64
     /// The version that the newest record has; nil: there is no record.
     package var version: UInt64?
+    /// The SHA-256 digest of the newest record's bytes; nil: any. A version alone can not tell whether what has it now
+    /// is what a change was built on: another change may have taken the version of one that came to nothing.
+    package var digest: Digest?
 
-    package init(inode: UInt64, version: UInt64?) {
+    package init(inode: UInt64, version: UInt64?, digest: Digest? = nil) {
       self.inode = inode
       self.version = version
+      self.digest = digest
     }
   }
 

@@ -78,6 +78,33 @@ final class DataFiles: Sendable {
     return (file, number, UInt64(position * self.slotBytes), self.slotsPerFile - position)
   }
 
+  /// Reads blocks, none of them a hole, one after the other, neighbours at once, and checks each. Returns the position
+  /// of the first that is not there as it was written, nil if all are.
+  func read(_ pointers: ArraySlice<BlockPointer>, into buffer: UnsafeMutableRawBufferPointer) -> Int? {
+    var next = pointers.startIndex
+    while next < pointers.endIndex {
+      let start = next
+      guard let slot = pointers[start].slot, let place = self.place(of: slot) else { return start }
+      next += 1
+      while next < pointers.endIndex, next - start < place.slotCount,
+        pointers[next].slot == slot + UInt64(next - start)
+      {
+        next += 1
+      }
+      let first = (start - pointers.startIndex) * self.slotBytes
+      let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[first..<first + (next - start) * self.slotBytes])
+      guard let count = try? place.file.readAll(into: piece, at: place.offset) else { return start }
+      for position in start..<next {
+        let offset = (position - start) * self.slotBytes
+        guard offset + self.slotBytes <= count,
+          Checksum.ofBlock(UnsafeRawBufferPointer(rebasing: piece[offset..<offset + self.slotBytes]))
+            == pointers[position].checksum
+        else { return position }
+      }
+    }
+    return nil
+  }
+
   private static func name(_ prefix: String, _ number: Int) -> String {
     let digits = String(number)
     return prefix + "-" + String(repeating: "0", count: max(6 - digits.count, 0)) + digits

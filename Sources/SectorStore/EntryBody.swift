@@ -2,6 +2,7 @@
 
 /// A change as it stands in the log: the bytes of blocks are in the data files, and the entry says in which slots.
 struct EntryBody: Sendable {
+  var conditions: [Change.Condition] = []
   var records: [RecordChange] = []
   var blocks: [PlacedBlocks] = []
   var truncations: [Change.Truncation] = []
@@ -20,9 +21,11 @@ struct EntryBody: Sendable {
     var checksums: [UInt32]
   }
 
-  private static let version: UInt8 = 1
+  /// 1 had no conditions: they had been checked before.
+  private static let version: UInt8 = 2
 
   init(_ change: Change, blocks: [PlacedBlocks]) {
+    self.conditions = change.conditions
     self.records = change.records
     self.blocks = blocks
     self.truncations = change.truncations
@@ -35,7 +38,7 @@ struct EntryBody: Sendable {
 
   /// At least the number of bytes that the change takes in the log.
   static func byteCountMax(of change: Change) -> Int {
-    var count = 64 + change.payloadExtra.count
+    var count = 64 + change.payloadExtra.count + change.conditions.count * 49
     for record in change.records {
       count += 48
       if case .put(let record) = record { count += record.bytes.count + record.parents.count * 8 }
@@ -54,6 +57,8 @@ struct EntryBody: Sendable {
     var writer = ByteWriter()
     writer.bytes.reserveCapacity(1_024)
     writer.append(Self.version)
+    writer.append(UInt32(self.conditions.count))
+    for condition in self.conditions { Self.append(condition, to: &writer) }
     writer.append(UInt32(self.records.count))
     for record in self.records { Self.append(record, to: &writer) }
     writer.append(UInt32(self.blocks.count))
@@ -94,7 +99,11 @@ struct EntryBody: Sendable {
   init?(encoded bytes: [UInt8]) {
     var reader = ByteReader(bytes)
     do throws(ByteReader.Malformed) {
-      guard try reader.read(UInt8.self) == Self.version else { return nil }
+      let version: UInt8 = try reader.read()
+      guard version == 1 || version == Self.version else { return nil }
+      if version > 1 {
+        for _ in 0..<(try reader.readCount(itemSize: 9)) { self.conditions.append(try Self.condition(&reader)) }
+      }
       for _ in 0..<(try reader.readCount(itemSize: 9)) { self.records.append(try Self.record(&reader)) }
       for _ in 0..<(try reader.readCount(itemSize: 25)) { self.blocks.append(try Self.placedBlocks(&reader)) }
       for _ in 0..<(try reader.readCount(itemSize: 12)) {
@@ -126,6 +135,26 @@ struct EntryBody: Sendable {
     } catch {
       return nil
     }
+  }
+
+  private static func append(_ condition: Change.Condition, to writer: inout ByteWriter) {
+    writer.append(condition.inode)
+    writer.append(UInt8(condition.version == nil ? 0 : 1) | UInt8(condition.digest == nil ? 0 : 2))
+    if let version = condition.version { writer.append(version) }
+    if let digest = condition.digest { writer.append(raw: digest.bytes) }
+  }
+
+  private static func condition(_ reader: inout ByteReader) throws(ByteReader.Malformed) -> Change.Condition {
+    let inode: UInt64 = try reader.read()
+    let flags: UInt8 = try reader.read()
+    guard flags <= 3 else { throw ByteReader.Malformed() }
+    let version: UInt64? = flags & 1 == 0 ? nil : try reader.read()
+    var digest: Digest?
+    if flags & 2 != 0 {
+      guard let read = Digest(try reader.readRaw(32)) else { throw ByteReader.Malformed() }
+      digest = read
+    }
+    return .init(inode: inode, version: version, digest: digest)
   }
 
   private static func append(_ change: RecordChange, to writer: inout ByteWriter) {

@@ -6,6 +6,8 @@ struct LogFrame {
     case entry = 0
     /// The entries from `index` on are void.
     case truncation = 1
+    /// The payload is what the owner of the log must never forget; the last one counts.
+    case hardState = 2
   }
 
   var kind: Kind

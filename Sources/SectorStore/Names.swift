@@ -10,6 +10,9 @@ package struct LogIndex: RawRepresentable, Hashable, Comparable, Sendable {
   package static func < (left: LogIndex, right: LogIndex) -> Bool { left.rawValue < right.rawValue }
 }
 
+/// For modules that also know another log index. (`SectorStore.LogIndex` would be a member of the class.)
+package typealias StoreLogIndex = LogIndex
+
 /// A session's identifier: 16 random bytes.
 package struct SessionID: Hashable, Sendable {
   package let high: UInt64

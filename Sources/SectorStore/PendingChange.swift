@@ -11,7 +11,7 @@ package final class PendingChange: Sendable {
 
   private let state = Mutex(State.waiting([]))
 
-  init() {}
+  package init() {}
 
   /// Returns the change's entry once it is durable and applied; throws why it was refused. Goes on waiting when the
   /// task is cancelled: the change can not be taken back.
@@ -30,14 +30,8 @@ package final class PendingChange: Sendable {
     return try result.get()
   }
 
-  /// Whether the change is known to have been refused.
-  var isRefused: Bool {
-    self.state.withLock { state in
-      if case .done(.failure) = state { true } else { false }
-    }
-  }
-
-  func complete(_ result: Result<LogIndex, StoreError>) {
+  /// The first call counts.
+  package func complete(_ result: Result<LogIndex, StoreError>) {
     let waiting = self.state.withLock { state -> [CheckedContinuation<Result<LogIndex, StoreError>, Never>] in
       guard case .waiting(let continuations) = state else { return [] }
       state = .done(result)

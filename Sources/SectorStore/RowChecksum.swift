@@ -5,7 +5,7 @@
 enum RowChecksum {
   private enum Kind: UInt64 {
     case applied = 1
-    case record, group, session, result, certificate, fact
+    case record, group, session, result, certificate, fact, importMark
   }
 
   static func applied(_ index: LogIndex, _ term: UInt64) -> UInt64 {
@@ -39,6 +39,10 @@ enum RowChecksum {
 
   static func fact(_ key: String, _ value: [UInt8]) -> UInt64 {
     self.of(.fact, [UInt64(key.utf8.count)], Array(key.utf8), value)
+  }
+
+  static func importMark(_ bytes: [UInt8]) -> UInt64 {
+    self.of(.importMark, [], bytes)
   }
 
   private static func of(_ kind: Kind, _ numbers: [UInt64], _ contents: [UInt8]...) -> UInt64 {

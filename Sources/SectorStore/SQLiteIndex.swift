@@ -12,6 +12,12 @@ internal import Synchronization
 package final class SQLiteIndex: StoreIndex {
   private let database: DatabasePool
   private let isClosed = Mutex(false)
+  /// Those given out, so that closing ends them. Ones that were let go are passed over.
+  private let snapshots = Mutex<[WeakSnapshot]>([])
+
+  private struct WeakSnapshot: Sendable {
+    weak let snapshot: SQLiteIndexSnapshot?
+  }
 
   /// Opens the index at this path, and makes an empty one where there is none.
   package init(path: String) throws(StoreError) {
@@ -29,6 +35,8 @@ package final class SQLiteIndex: StoreIndex {
       // and then a transaction is not on the disk when it ends, while the log it came from is used again.
       try pool.writeWithoutTransaction { database in
         try database.execute(sql: "PRAGMA synchronous = FULL")
+        // While a snapshot is read SQLite's log only grows. Give the room back when it begins anew.
+        try database.execute(sql: "PRAGMA journal_size_limit = \(64 << 20)")
         // What SQLite's own log holds may never have reached the disk, if a sync failed before the process ended. Only
         // the kernel still has it then. Once it is in the main file, and that is synced, it is there.
         try database.checkpoint(.truncate)
@@ -76,44 +84,55 @@ package final class SQLiteIndex: StoreIndex {
   // MARK: Reading
 
   package func applied() throws(StoreError) -> (index: LogIndex, term: UInt64) {
-    let row = try self.read { database in
-      try Row.fetchOne(database, sql: "SELECT log_index, term, checksum FROM applied").map {
-        (LogIndex($0.unsigned(0)), $0.unsigned(1), $0.unsigned(2))
-      }
+    try self.read { try Self.applied($0) }
+  }
+
+  static func applied(_ database: Database) throws -> (index: LogIndex, term: UInt64) {
+    guard let row = try Row.fetchOne(database, sql: "SELECT log_index, term, checksum FROM applied") else {
+      return (.zero, 0)
     }
-    guard let (index, term, checksum) = row else { return (.zero, 0) }
-    guard RowChecksum.applied(index, term) == checksum else { throw .damaged(.index("applied")) }
+    let (index, term) = (LogIndex(row.unsigned(0)), row.unsigned(1))
+    guard RowChecksum.applied(index, term) == row.unsigned(2) else { throw StoreError.damaged(.index("applied")) }
     return (index, term)
   }
 
   package func record(_ inode: UInt64) throws(StoreError) -> StoredRecord? {
-    let row = try self.read { database in
+    try self.read { database in
       try database.cachedStatement(sql: "SELECT version, flags, parents, bytes, checksum FROM records WHERE inode = ?")
-        .firstRow([Int64(bitPattern: inode)]) {
-          ($0.unsigned(0), $0.unsigned(1), $0.bytes(2), $0.bytes(3), $0.unsigned(4))
-        }
+        .firstRow([Int64(bitPattern: inode)]) { try Self.record(inode, $0, from: 0) }
     }
-    guard let (version, flags, parentBytes, bytes, checksum) = row else { return nil }
-    guard let parents = Self.parents(parentBytes), let flags = UInt32(exactly: flags) else {
+  }
+
+  /// The record in a row whose columns from `first` on are version, flags, parents, bytes and checksum.
+  static func record(_ inode: UInt64, _ row: Row, from first: Int) throws(StoreError) -> StoredRecord {
+    let parentBytes = row.bytes(first + 2)
+    guard let parents = Self.parents(parentBytes), let flags = UInt32(exactly: row.unsigned(first + 1)) else {
       throw .damaged(.record(inode))
     }
     let record = StoredRecord(
-      inode: inode, version: version, bytes: bytes, parents: parents, flags: RecordFlags(rawValue: flags))
-    guard RowChecksum.record(record, parents: parentBytes) == checksum else { throw .damaged(.record(inode)) }
+      inode: inode, version: row.unsigned(first), bytes: row.bytes(first + 3), parents: parents,
+      flags: RecordFlags(rawValue: flags))
+    guard RowChecksum.record(record, parents: parentBytes) == row.unsigned(first + 4) else {
+      throw .damaged(.record(inode))
+    }
     return record
   }
 
   package func group(_ key: GroupKey) throws(StoreError) -> BlockGroup? {
-    let row = try self.read { database in
+    try self.read { database in
       try database.cachedStatement(
         sql: "SELECT version, pointers, checksum FROM block_groups WHERE inode = ? AND level = ? AND number = ?"
       )
       .firstRow([Int64(bitPattern: key.inode), Int64(key.level), Int64(bitPattern: key.group)]) {
-        ($0.unsigned(0), $0.bytes(1), $0.unsigned(2))
+        try Self.group(key, $0, from: 0)
       }
     }
-    guard let (version, pointers, checksum) = row else { return nil }
-    guard RowChecksum.group(key, version, pointers) == checksum,
+  }
+
+  /// The group in a row whose columns from `first` on are version, pointers and checksum.
+  static func group(_ key: GroupKey, _ row: Row, from first: Int) throws(StoreError) -> BlockGroup {
+    let (version, pointers) = (row.unsigned(first), row.bytes(first + 1))
+    guard RowChecksum.group(key, version, pointers) == row.unsigned(first + 2),
       let group = BlockGroup(version: version, encoded: pointers)
     else { throw .damaged(.blockMap(inode: key.inode, level: key.level, group: key.group)) }
     return group
@@ -171,22 +190,23 @@ package final class SQLiteIndex: StoreIndex {
       try database.cachedStatement(
         sql: "SELECT session, owner, opened_at, highest, last_used, checksum FROM sessions"
       )
-      .rows([]) {
-        (
-          $0.bytes(0),
-          SessionHeader(
-            owner: $0.bytes(1), openedAt: Int64(bitPattern: $0.unsigned(2)), highest: $0.unsigned(3),
-            lastUsed: LogIndex($0.unsigned(4))), $0.unsigned(5)
-        )
-      }
+      .rows([]) { (Self.session($0), $0.unsigned(5)) }
     }
     var sessions: [SessionID: SessionHeader] = [:]
-    for (bytes, header, checksum) in rows {
+    for ((bytes, header), checksum) in rows {
       // A damaged session is an unknown one: what it has done is not done again, and nothing else is lost with it.
       guard let session = SessionID(bytes), RowChecksum.session(session, header) == checksum else { continue }
       sessions[session] = header
     }
     return sessions
+  }
+
+  /// Of a row with session, owner, opened_at, highest and last_used.
+  static func session(_ row: Row) -> (bytes: [UInt8], header: SessionHeader) {
+    let header = SessionHeader(
+      owner: row.bytes(1), openedAt: Int64(bitPattern: row.unsigned(2)), highest: row.unsigned(3),
+      lastUsed: LogIndex(row.unsigned(4)))
+    return (row.bytes(0), header)
   }
 
   package func result(_ session: SessionID, sequence: UInt64) throws(StoreError) -> [UInt8]? {
@@ -229,16 +249,42 @@ package final class SQLiteIndex: StoreIndex {
         return isClosed
       })
     else { return }
+    // An open one would keep the next opening from emptying SQLite's log.
+    for item in self.snapshots.withLock({ $0 }) { item.snapshot?.close() }
     // So that everything is in one file. Where it fails, the next opening finds it in SQLite's own log.
     _ = try? self.database.writeWithoutTransaction { try $0.checkpoint(.truncate) }
     try? self.database.close()
+  }
+
+  package func importMark() throws(StoreError) -> [UInt8]? {
+    let row = try self.read { database in
+      guard try database.tableExists("import") else { return ([UInt8], UInt64)?.none }
+      return try Row.fetchOne(database, sql: "SELECT mark, checksum FROM import").map { ($0.bytes(0), $0.unsigned(1)) }
+    }
+    guard let (mark, checksum) = row else { return nil }
+    guard RowChecksum.importMark(mark) == checksum else { throw .damaged(.index("import")) }
+    return mark
+  }
+
+  package func snapshot() throws(StoreError) -> any StoreIndexSnapshot {
+    let snapshot = SQLiteIndexSnapshot(try translatingErrors { try self.database.makeSnapshot() })
+    self.snapshots.withLock { snapshots in
+      snapshots.removeAll { $0.snapshot == nil }
+      snapshots.append(WeakSnapshot(snapshot: snapshot))
+    }
+    guard !self.isClosed.withLock({ $0 }) else {
+      // Closing may have looked for snapshots before.
+      snapshot.close()
+      throw .closed
+    }
+    return snapshot
   }
 
   private func read<Value>(_ body: (Database) throws -> Value) throws(StoreError) -> Value {
     try translatingErrors { try self.database.unsafeRead(body) }
   }
 
-  private static func parents(_ bytes: [UInt8]) -> [UInt64]? {
+  static func parents(_ bytes: [UInt8]) -> [UInt64]? {
     guard bytes.count % 8 == 0 else { return nil }
     return stride(from: 0, to: bytes.count, by: 8).map { start in
       bytes.withUnsafeBytes { UInt64(littleEndian: $0.loadUnaligned(fromByteOffset: start, as: UInt64.self)) }
@@ -248,6 +294,24 @@ package final class SQLiteIndex: StoreIndex {
   // MARK: Writing
 
   package func write(_ layer: Layer) throws(StoreError) {
+    try self.write(layer) { _ in }
+  }
+
+  package func write(_ layer: Layer, importMark mark: [UInt8]) throws(StoreError) {
+    try self.write(layer) { database in
+      // Only here, so that stores that were not imported have no such table.
+      try database.execute(
+        sql: """
+          CREATE TABLE IF NOT EXISTS import(
+            id INTEGER PRIMARY KEY CHECK (id = 1), mark BLOB NOT NULL, checksum INTEGER NOT NULL)
+          """)
+      try database.execute(
+        sql: "INSERT OR REPLACE INTO import VALUES (1, ?, ?)",
+        arguments: [Data(mark), Int64(bitPattern: RowChecksum.importMark(mark))])
+    }
+  }
+
+  private func write(_ layer: Layer, and others: (Database) throws -> Void) throws(StoreError) {
     try translatingErrors {
       try self.database.write { database in
         try Self.writeRecords(layer, to: database)
@@ -270,6 +334,7 @@ package final class SQLiteIndex: StoreIndex {
             Int64(bitPattern: layer.lastIndex.rawValue), Int64(bitPattern: layer.lastTerm),
             Int64(bitPattern: RowChecksum.applied(layer.lastIndex, layer.lastTerm)),
           ])
+        try others(database)
       }
     }
   }
@@ -350,7 +415,11 @@ package final class SQLiteIndex: StoreIndex {
       }
     }
     let put = try database.cachedStatement(sql: "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?)")
-    let trim = try database.cachedStatement(sql: "DELETE FROM results WHERE session = ? AND sequence <= ?")
+    // Numbers from 2^63 on are negative in SQLite, and above all others.
+    let trim = try database.cachedStatement(
+      sql: "DELETE FROM results WHERE session = ? AND sequence BETWEEN 0 AND ?")
+    let trimHigh = try database.cachedStatement(
+      sql: "DELETE FROM results WHERE session = ? AND (sequence >= 0 OR sequence <= ?)")
     for (session, header) in layer.sessions {
       let key = Data(session.bytes)
       try put.execute(
@@ -359,19 +428,20 @@ package final class SQLiteIndex: StoreIndex {
           Int64(bitPattern: header.lastUsed.rawValue), Int64(bitPattern: RowChecksum.session(session, header)),
         ])
       if header.highest > StoreConfiguration.sessionWindow {
-        try trim.execute(arguments: [key, Int64(bitPattern: header.highest - StoreConfiguration.sessionWindow)])
+        let last = Int64(bitPattern: header.highest - StoreConfiguration.sessionWindow)
+        try (last < 0 ? trimHigh : trim).execute(arguments: [key, last])
       }
     }
   }
 }
 
 extension Statement {
-  fileprivate func firstRow<Value>(_ arguments: StatementArguments, _ body: (Row) -> Value) throws -> Value? {
+  func firstRow<Value>(_ arguments: StatementArguments, _ body: (Row) throws -> Value) throws -> Value? {
     let rows = try Row.fetchCursor(self, arguments: arguments)
     return try rows.next().map(body)
   }
 
-  fileprivate func rows<Value>(_ arguments: StatementArguments, _ body: (Row) -> Value) throws -> [Value] {
+  func rows<Value>(_ arguments: StatementArguments, _ body: (Row) -> Value) throws -> [Value] {
     let rows = try Row.fetchCursor(self, arguments: arguments)
     var values: [Value] = []
     while let row = try rows.next() { values.append(body(row)) }
@@ -381,11 +451,11 @@ extension Statement {
 
 extension Row {
   // Never traps: a column of another type than expected is damage, which the checksum finds.
-  fileprivate func unsigned(_ column: Int) -> UInt64 {
+  func unsigned(_ column: Int) -> UInt64 {
     if case .int64(let number) = (self[column] as DatabaseValue).storage { UInt64(bitPattern: number) } else { .max }
   }
 
-  fileprivate func bytes(_ column: Int) -> [UInt8] {
+  func bytes(_ column: Int) -> [UInt8] {
     switch (self[column] as DatabaseValue).storage {
     case .blob(let data): [UInt8](data)
     case .string(let string): Array(string.utf8)
@@ -394,7 +464,7 @@ extension Row {
   }
 }
 
-private func translatingErrors<Value>(_ body: () throws -> Value) throws(StoreError) -> Value {
+func translatingErrors<Value>(_ body: () throws -> Value) throws(StoreError) -> Value {
   do {
     return try body()
   } catch let error as DatabaseError {

@@ -78,9 +78,12 @@ extension SectorStore {
         return error
       }
       // Outside of the lock: letting go of a large layer takes a while.
-      let old = self.live.state.withLock { $0.checkpointed() }
+      let (old, retainedAfter) = self.live.state.withLock { ($0.checkpointed(), $0.retainedAfter) }
       withExtendedLifetime(old) {}
-      self.queue.withLock { $0.recycleThrough = layer.lastIndex }
+      self.queue.withLock {
+        $0.recycleThrough = retainedAfter
+        _ = $0.retry()
+      }
       self.queue.wakeAll()
     }
     return nil

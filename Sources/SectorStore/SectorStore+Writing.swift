@@ -18,6 +18,10 @@ extension SectorStore {
           if error != .noSpace { self.fail(.failed("\(error)")) }
         }
         self.note(writer)
+        self.owner.withLock { $0 }?.compacted(through: index)
+      case .lookups(let lookups):
+        for lookup in lookups { lookup.continuation.resume(returning: writer.log.places(lookup.range)) }
+      case .apply(let index): self.apply(through: index, with: &writer)
       case .batch(let batch, let room):
         for waiter in room { waiter.resume() }
         self.write(batch, with: &writer)
@@ -27,20 +31,50 @@ extension SectorStore {
     self.queue.wakeAll()
   }
 
-  private func write(_ batch: [QueuedChange], with writer: inout Writer) {
+  private func write(_ batch: [QueuedWork], with writer: inout Writer) {
     guard self.waitForCheckpoint() else {
-      for queued in batch { queued.pending.complete(.failure(.noSpace)) }
+      self.putBack(batch.filter { $0.pending == nil })
+      for work in batch { work.pending?.complete(.failure(.noSpace)) }
       return
     }
     do throws(StoreError) {
-      let completions = try writer.commit(batch)
-      self.note(writer)
-      self.requestCheckpointIfDue()
-      for completion in completions { completion.pending.complete(completion.result) }
+      let outcome = try writer.write(batch)
+      if !outcome.unwritten.isEmpty { self.putBack(outcome.unwritten) }
+      let owner = self.owner.withLock { $0 }
+      if let persisted = outcome.persisted {
+        if outcome.unwritten.isEmpty, self.hadNoSpace.exchange(false, ordering: .relaxed) { owner?.foundSpace() }
+        owner?.persisted(through: persisted)
+      }
+      // Nobody else says when.
+      if owner == nil { self.apply(through: writer.writtenIndex, with: &writer) } else { self.note(writer) }
+      for refused in outcome.refused { refused.pending.complete(.failure(refused.error)) }
     } catch {
       self.fail(error)
       let failure = self.live.state.withLock { $0.failure } ?? error
-      for queued in batch { queued.pending.complete(.failure(failure)) }
+      for work in batch { work.pending?.complete(.failure(failure)) }
+    }
+  }
+
+  /// Keeps what found no room, until there may be some.
+  private func putBack(_ work: [QueuedWork]) {
+    guard !work.isEmpty else { return }
+    self.hadNoSpace.store(true, ordering: .relaxed)
+    self.queue.withLock { $0.putBack(work) }
+    self.owner.withLock { $0 }?.ranOutOfSpace()
+  }
+
+  private func apply(through index: LogIndex, with writer: inout Writer) {
+    let owner = self.owner.withLock { $0 }
+    do throws(StoreError) {
+      let applied = try writer.apply(
+        through: index, refusesDamaged: !self.live.state.withLock { $0.retainsEntries })
+      if applied.wasDamaged { Self.requestCheckpoint(self.checkpoints, waits: true) }
+      self.note(writer)
+      for item in applied.pending { item.pending.complete(item.result) }
+      if !applied.entries.isEmpty { owner?.applied(applied.entries) }
+      self.requestCheckpointIfDue()
+    } catch {
+      self.fail(error)
     }
   }
 

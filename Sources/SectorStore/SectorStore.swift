@@ -11,7 +11,7 @@ internal import Synchronization
 ///
 /// Threads of the store keep it alive: end it with ``close()``.
 package final class SectorStore: Sendable {
-  /// Generation, sector size and data file size as the store was made; limits as it was opened.
+  /// Generation, sector size, data file size and member id as the store was made; limits as it was opened.
   package let configuration: StoreConfiguration
   /// When the store was made, in seconds since 1970.
   package let created: Int64
@@ -23,6 +23,12 @@ package final class SectorStore: Sendable {
   let queue: Monitor<WriteQueue>
   let checkpoints = Monitor(CheckpointQueue())
   let readers: ReaderThreads
+  /// Who decides what stands in the log; nil where the store does so itself.
+  let owner = Mutex<(any LogOwner)?>(nil)
+  /// Whether a write of the owner waits for room, or has waited.
+  let hadNoSpace = Atomic(false)
+  /// What the log had when the store was opened, and was not applied.
+  let recovered: RecoveredLog
   private let lock: any FileLock
   private let writer: Mutex<Writer?>
 
@@ -48,38 +54,39 @@ package final class SectorStore: Sendable {
         at: directory + "/log", generation: configuration.generation, segmentBytes: configuration.segmentBytes,
         firstIndex: LogIndex(1), files: files)
       // The header last: with it the store exists.
-      let temporary = directory + "/" + StoreHeader.fileName + ".new"
-      let file = try files.open(temporary, create: true)
-      try file.writeAll(StoreHeader(configuration).encoded(), at: 0)
-      try file.sync()
-      try files.syncDirectory(directory)
-      try files.rename(temporary, to: directory + "/" + StoreHeader.fileName)
-      try files.syncDirectory(directory)
-      try files.syncDirectory(Self.parent(of: directory))
+      try StoreHeader(configuration).write(to: directory, files: files)
     } catch {
       throw error == .exists ? .alreadyExists : StoreError(error)
     }
+  }
+
+  /// Whether a directory holds a whole store.
+  package static func exists(at directory: String, files: any FileLayer = HostFiles()) -> Bool {
+    (try? files.list(directory).contains(StoreHeader.fileName)) == true
   }
 
   /// Opens the store in this directory and recovers what was durable.
   ///
   /// - Parameters:
   ///   - configuration: its limits apply; generation, sector size and data file size are the store's own.
+  ///   - appliesLog: whether all entries of the log are applied at once. False where the consensus of a group has to
+  ///     say which of them are committed: see ``recoveredLog`` and ``apply(through:)``.
   ///   - index: nil for SQLite in the store's directory.
   package static func open(
     at directory: String, _ configuration: StoreConfiguration = StoreConfiguration(generation: 0),
-    files: any FileLayer = HostFiles(), index: (any StoreIndex)? = nil
+    files: any FileLayer = HostFiles(), appliesLog: Bool = true, index: (any StoreIndex)? = nil
   ) throws(StoreError) -> SectorStore {
     let (header, lock) = try Self.lockAndReadHeader(directory, files: files)
     var configuration = configuration
     configuration.generation = header.generation
     configuration.sectorSize = header.sectorSize
     configuration.dataFileBytes = header.dataFileBytes
+    configuration.memberID = header.memberID
     do throws(StoreError) {
       let index: any StoreIndex = if let index { index } else { try SQLiteIndex(path: directory + "/index.sqlite") }
       let store = try SectorStore(
-        directory: directory, configuration: configuration, created: header.created, files: files, index: index,
-        lock: lock)
+        directory: directory, configuration: configuration, created: header.created, files: files,
+        appliesLog: appliesLog, index: index, lock: lock)
       guard store.startThreads() else {
         store.abandon()
         throw StoreError.failed("no thread could be started")
@@ -112,7 +119,7 @@ package final class SectorStore: Sendable {
   }
 
   private init(
-    directory: String, configuration: StoreConfiguration, created: Int64, files: any FileLayer,
+    directory: String, configuration: StoreConfiguration, created: Int64, files: any FileLayer, appliesLog: Bool,
     index: any StoreIndex, lock: any FileLock
   ) throws(StoreError) {
     self.configuration = configuration
@@ -151,9 +158,13 @@ package final class SectorStore: Sendable {
         // Superseded blocks give their room back with a checkpoint.
         guard live.state.withLock({ $0.hasDeadSlots }) else { return false }
         Self.requestCheckpoint(checkpoints, waits: true)
+        live.state.withLock { $0.dropRetained() }
         return true
       })
-    try writer.recover()
+    try writer.recover(appliesLog: appliesLog)
+    let (index, term) = live.state.withLock { ($0.appliedIndex, $0.appliedTerm) }
+    self.recovered = RecoveredLog(
+      hardState: log.hardState, applied: index, appliedTerm: term, entries: writer.headers)
     self.writer = Mutex(writer)
   }
 
@@ -178,23 +189,17 @@ package final class SectorStore: Sendable {
     return true
   }
 
-  private static func parent(of directory: String) -> String {
-    var path = directory[...]
-    while path.count > 1, path.hasSuffix("/") { path = path.dropLast() }
-    guard let slash = path.lastIndex(of: "/") else { return "." }
-    return slash == path.startIndex ? "/" : String(path[..<slash])
-  }
-
   // MARK: Changing
 
   /// Puts a change in the queue. The order of calls is the order of the log, and of application. Short and without
   /// waiting, so it may be called under the caller's lock. Throws `queueFull` and `invalidChange` with nothing done.
   package func enqueue(_ change: Change) throws(StoreError) -> PendingChange {
     if let fault = change.fault(self.configuration) { throw .invalidChange(fault) }
-    let queued = QueuedChange(change: change, pending: PendingChange())
+    let pending = PendingChange()
+    let queued = QueuedWork(change: change, pending: pending)
     let wakes = try self.queue.withLock { queue throws(StoreError) in try queue.append(queued) }
     if wakes { self.queue.wakeAll() }
-    return queued.pending
+    return pending
   }
 
   /// Suspends until the queue has room for another change. Another caller may take it first.
@@ -264,6 +269,7 @@ package final class SectorStore: Sendable {
     self.readers.stop()
     self.live.index.close()
     self.lock.release()
+    self.owner.withLock { $0.take() }?.stopped(.closed)
     return result
   }
 
@@ -279,5 +285,6 @@ package final class SectorStore: Sendable {
     for pending in refused { pending.complete(.failure(error)) }
     self.queue.wakeAll()
     self.checkpoints.wakeAll()
+    self.owner.withLock { $0 }?.stopped(error)
   }
 }

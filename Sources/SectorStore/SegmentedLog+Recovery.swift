@@ -60,10 +60,14 @@ extension SegmentedLog {
           let tail = self.segments.count - 1
           self.segments[tail].offsets.append(UInt32(self.end))
           self.segments[tail].highestIndex = max(self.segments[tail].highestIndex, frame.index)
+          self.noteTerm(frame.term)
         case .truncation:
           self.void(from: frame.index)
+          self.noteTerm(frame.term)
+        case .hardState:
+          let payload = self.end + LogFrame.headerBytes..<self.end + LogFrame.headerBytes + frame.payloadLength
+          if let state = LogHardState(encoded: Array(raw[payload])[...]) { self.noteHardState(state) }
         }
-        self.noteTerm(frame.term)
         self.chain = frame.checksum
         self.end += Self.frameBytes(payload: frame.payloadLength)
       }
@@ -88,7 +92,7 @@ extension SegmentedLog {
     guard let frame = LogFrame(bytes, at: self.end, incarnation: tail.incarnation), frame.previous == self.chain else {
       return nil
     }
-    return frame.kind == .truncation || frame.index == tail.nextIndex ? frame : nil
+    return frame.kind != .entry || frame.index == tail.nextIndex ? frame : nil
   }
 
   /// Whether a later frame proves that the one at this offset had been written to the end.

@@ -13,6 +13,34 @@ package struct LogEntry: Hashable, Sendable {
   }
 }
 
+/// What a member of a Raft group must never forget besides its log (dissertation, figure 3.1).
+package struct LogHardState: Hashable, Sendable {
+  package var term: UInt64
+  /// The member that got this one's vote in that term.
+  package var vote: UInt64?
+
+  package init(term: UInt64 = 0, vote: UInt64? = nil) {
+    self.term = term
+    self.vote = vote
+  }
+
+  var encoded: [UInt8] {
+    var writer = ByteWriter()
+    writer.append(self.term)
+    writer.append(UInt8(self.vote == nil ? 0 : 1))
+    writer.append(self.vote ?? 0)
+    return writer.bytes
+  }
+
+  init?(encoded bytes: ArraySlice<UInt8>) {
+    var reader = ByteReader(bytes)
+    guard let term = try? reader.read(UInt64.self), let flag = try? reader.read(UInt8.self), flag <= 1,
+      let vote = try? reader.read(UInt64.self), reader.isAtEnd
+    else { return nil }
+    self.init(term: term, vote: flag == 1 ? vote : nil)
+  }
+}
+
 /// A log in segments of fixed, already written size, so that a sync has no file to grow.
 ///
 /// Each frame carries the incarnation of its segment (drawn at random whenever a file becomes a segment), the checksum
@@ -37,6 +65,8 @@ package struct SegmentedLog: Sendable {
   var chain: UInt64 = 0
   private var frames = ByteWriter()
   package private(set) var lastTerm: UInt64 = 0
+  /// What was last set, durable with the next `sync`.
+  package private(set) var hardState = LogHardState()
 
   struct Segment: Sendable {
     var sequence: UInt64
@@ -87,7 +117,9 @@ package struct SegmentedLog: Sendable {
   /// changed when it throws `noSpace`.
   package mutating func prepare(byteCount: Int) throws(FileError) {
     let tail = self.segments[self.segments.count - 1]
-    if self.end + byteCount <= tail.byteCount { return }
+    if self.end + self.frames.bytes.count + byteCount <= tail.byteCount { return }
+    // What waits belongs into the segment that it was put together for.
+    try self.sync()
     try self.addSegment(sequence: tail.sequence + 1, firstIndex: tail.nextIndex)
   }
 
@@ -100,6 +132,21 @@ package struct SegmentedLog: Sendable {
     self.lastTerm = entry.term
     self.addFrame(.entry, index: entry.index, term: entry.term, payload: entry.payload)
   }
+
+  /// Takes what must never be forgotten. It is durable after the next `sync`, which `prepare` has made room for.
+  package mutating func setHardState(_ state: LogHardState) {
+    self.hardState = state
+    self.addHardState()
+  }
+
+  /// Each segment begins with it, so that it outlives the segments before.
+  private mutating func addHardState() {
+    self.addFrame(
+      .hardState, index: LogIndex(self.nextIndex.rawValue), term: self.lastTerm, payload: self.hardState.encoded)
+  }
+
+  /// What a frame of ``LogHardState`` takes.
+  static let hardStateBytes = SegmentedLog.frameBytes(payload: 17)
 
   /// Drops the entries from `index` on, durably. What is appended next takes their place.
   ///
@@ -137,23 +184,54 @@ package struct SegmentedLog: Sendable {
   }
 
   package func entry(_ index: LogIndex) throws(StoreError) -> LogEntry {
-    guard let segment = self.segments.last(where: { $0.firstIndex <= index }), index < segment.nextIndex else {
-      throw .damaged(.log(segment: 0, offset: 0))
+    guard let place = self.place(index) else { throw .damaged(.log(segment: 0, offset: 0)) }
+    return try Self.entry(at: place)
+  }
+
+  /// Where an entry is. It can be read there, by anybody, until its segment is used again; that is noticed.
+  struct Place: Sendable {
+    var index: LogIndex
+    var sequence: UInt64
+    var file: any StoreFile
+    var segmentBytes: Int
+    var incarnation: UInt64
+    var offset: Int
+  }
+
+  /// Where the entries of a range are; those that are not in the log are passed over.
+  func places(_ range: ClosedRange<LogIndex>) -> [Place] {
+    var places: [Place] = []
+    var index = max(range.lowerBound, self.firstIndex)
+    while index <= min(range.upperBound, self.lastIndex) {
+      if let place = self.place(index) { places.append(place) }
+      index = index.next
     }
-    let offset = Int(segment.offsets[Int(index.rawValue - segment.firstIndex.rawValue)])
+    return places
+  }
+
+  private func place(_ index: LogIndex) -> Place? {
+    guard let segment = self.segments.last(where: { $0.firstIndex <= index }), index < segment.nextIndex else {
+      return nil
+    }
+    return Place(
+      index: index, sequence: segment.sequence, file: segment.file, segmentBytes: segment.byteCount,
+      incarnation: segment.incarnation, offset: Int(segment.offsets[Int(index.rawValue - segment.firstIndex.rawValue)]))
+  }
+
+  static func entry(at place: Place) throws(StoreError) -> LogEntry {
     do throws(FileError) {
-      let header = try segment.file.readAll(count: LogFrame.headerBytes, at: UInt64(offset))
+      let header = try place.file.readAll(count: LogFrame.headerBytes, at: UInt64(place.offset))
       let length = header.withUnsafeBytes { LogFrame.payloadLength($0) }
-      guard let length, length <= segment.byteCount - offset - LogFrame.headerBytes else {
+      guard let length, length <= place.segmentBytes - place.offset - LogFrame.headerBytes else {
         throw FileError.failed(operation: "frame", code: 0)
       }
-      let bytes = try segment.file.readAll(count: LogFrame.headerBytes + length, at: UInt64(offset))
-      guard let frame = bytes.withUnsafeBytes({ LogFrame($0, at: 0, incarnation: segment.incarnation) }),
-        frame.index == index, frame.kind == .entry
+      let bytes = try place.file.readAll(count: LogFrame.headerBytes + length, at: UInt64(place.offset))
+      guard let frame = bytes.withUnsafeBytes({ LogFrame($0, at: 0, incarnation: place.incarnation) }),
+        frame.index == place.index, frame.kind == .entry
       else { throw FileError.failed(operation: "frame", code: 0) }
-      return LogEntry(index: index, term: frame.term, payload: Array(bytes[LogFrame.headerBytes...]))
+      return LogEntry(index: place.index, term: frame.term, payload: Array(bytes[LogFrame.headerBytes...]))
     } catch {
-      throw .damaged(.log(segment: segment.sequence, offset: UInt64(offset)))
+      throw .damaged(.log(segment: place.sequence, offset: UInt64(place.offset)))
     }
   }
 
@@ -181,6 +259,7 @@ package struct SegmentedLog: Sendable {
   }
 
   mutating func noteTerm(_ term: UInt64) { self.lastTerm = term }
+  mutating func noteHardState(_ state: LogHardState) { self.hardState = state }
 
   /// Forgets the entries from `index` on.
   mutating func void(from index: LogIndex) {
@@ -215,6 +294,7 @@ package struct SegmentedLog: Sendable {
         firstIndex: firstIndex, highestIndex: LogIndex(firstIndex.rawValue - 1)))
     self.end = Self.headerBytes
     self.chain = encoded.checksum
+    if self.hardState != LogHardState() { self.addHardState() }
   }
 
   /// A file of zeros. Its blocks are written, not only allocated: an extent that was never written costs a journal

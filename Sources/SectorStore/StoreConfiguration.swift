@@ -7,6 +7,9 @@ package struct StoreConfiguration: Hashable, Sendable {
   /// Bytes in a block of level 0: a power of two from 4 KiB to 1 MiB. Fixed when the store is made.
   package var sectorSize: Int
 
+  /// What the store is called among the members of a group. Fixed when the store is made, at random if it is not given.
+  package var memberID: UInt64?
+
   /// Bytes in a segment of the log.
   package var segmentBytes = 8 << 20
   /// A checkpoint begins when the log has grown by this much since the last.

@@ -25,14 +25,19 @@ package enum StoreError: Error, Hashable, Sendable {
   case unknownInode(UInt64)
   /// Too many changes wait already. `SectorStore.waitForRoom()` suspends until that has changed.
   case queueFull
+  /// Entries of the log are asked for that can not be read whole any more: only a snapshot has what they did.
+  case entriesGone
+  /// Only of a group: this member does not lead it, so nothing was done.
+  case notLeader
+  /// Only of a group: this member stopped leading it while the change was on its way. It may have been done, or may yet
+  /// be.
+  case leadershipLost
   /// The store was closed.
   case closed
   /// A change breaks a rule of ``Change``, named here. Nothing of it was done.
   case invalidChange(ChangeFault)
   /// A condition of the change does not hold; `current` is the version there is, nil for none.
   case conditionFailed(inode: UInt64, current: UInt64?)
-  /// A change that this one was built on was refused.
-  case predecessorRefused
   /// The operation was applied before; look its result up.
   case alreadyApplied(SessionID, sequence: UInt64)
   /// The operation is older than what the session remembers: whether it was applied can not be told.

@@ -23,5 +23,35 @@ package protocol StoreIndex: AnyObject, Sendable {
   func facts() throws(StoreError) -> [String: [UInt8]]
   /// Takes over a layer as a whole or not at all, and durably: on return it is on the disk.
   func write(_ layer: Layer) throws(StoreError)
+  /// The same together with how far an import is, for ``SnapshotImport``.
+  func write(_ layer: Layer, importMark: [UInt8]) throws(StoreError)
+  /// What came with the last layer of an import; nil where there never was one.
+  func importMark() throws(StoreError) -> [UInt8]?
+  /// The state as it is now, for as long as it is held. Layers are taken over meanwhile as ever.
+  func snapshot() throws(StoreError) -> any StoreIndexSnapshot
+  /// Ends snapshots, too.
   func close()
+}
+
+/// An index as it was at one moment. Calls block, and wait for each other.
+package protocol StoreIndexSnapshot: AnyObject, Sendable {
+  func applied() throws(StoreError) -> (index: LogIndex, term: UInt64)
+  func counts() throws(StoreError) -> SnapshotCounts
+  /// Calls `body` for the rows behind the cursor, in the order of cursors, until it returns false. A group that the
+  /// cursor is in, or at the end of, comes once more. Throws `damaged` for a wrong row, and `closed`.
+  func forEachRow(
+    after cursor: SnapshotCursor?, _ body: (IndexRow) throws(StoreError) -> Bool
+  ) throws(StoreError)
+  /// Waits for a call that is under way. May be called more than once.
+  func close()
+}
+
+/// A row of the index. Results come only with a session that is open, and not beyond its highest sequence number.
+package enum IndexRow: Sendable {
+  case record(StoredRecord)
+  case group(GroupKey, BlockGroup)
+  case session(SessionID, SessionHeader)
+  case result(SessionID, sequence: UInt64, bytes: [UInt8])
+  case certificate(Digest, bytes: [UInt8])
+  case fact(key: String, value: [UInt8])
 }

@@ -1,20 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A change that waits for the writer.
-struct QueuedChange: Sendable {
-  var change: Change
-  var pending: PendingChange
+/// What waits for the writer.
+struct QueuedWork: Sendable {
+  enum Work: Sendable {
+    /// A change that the store numbers itself, and applies as soon as it is durable.
+    case change(Change, PendingChange)
+    /// What the owner of the log numbered, and will say when to apply.
+    case write(LogWrite)
+  }
+
+  let work: Work
   let blockBytes: Int
   let logBytes: Int
 
   init(change: Change, pending: PendingChange) {
-    self.change = change
-    self.pending = pending
-    self.blockBytes = change.blocks.reduce(0) { $0 + $1.bytes.count }
+    self.work = .change(change, pending)
+    self.blockBytes = Self.blockBytes(change)
     self.logBytes = SegmentedLog.frameBytes(payload: EntryBody.byteCountMax(of: change))
   }
 
+  init(write: LogWrite) {
+    var (blockBytes, logBytes) = (0, SegmentedLog.hardStateBytes)
+    for entry in write.entries {
+      switch entry.payload {
+      case .change(let change):
+        blockBytes += Self.blockBytes(change)
+        logBytes += SegmentedLog.frameBytes(payload: EntryBody.byteCountMax(of: change))
+      case .noop: logBytes += SegmentedLog.frameBytes(payload: 1)
+      case .membership(let bytes): logBytes += SegmentedLog.frameBytes(payload: bytes.count + 1)
+      }
+    }
+    self.work = .write(write)
+    self.blockBytes = blockBytes
+    self.logBytes = logBytes
+  }
+
+  static func blockBytes(_ change: Change) -> Int { change.blocks.reduce(0) { $0 + $1.bytes.count } }
+
   var byteCount: Int { self.blockBytes + self.logBytes }
+
+  var pending: PendingChange? {
+    if case .change(_, let pending) = self.work { pending } else { nil }
+  }
+}
+
+/// A question of where entries are in the log; the answer is empty where they are not.
+struct LogLookup: Sendable {
+  var range: ClosedRange<LogIndex>
+  var continuation: CheckedContinuation<[SegmentedLog.Place], Never>
 }
 
 /// What waits for the writer, bounded in number and bytes.
@@ -29,11 +62,17 @@ struct WriteQueue: Sendable {
   private let countMax: Int
   private let bytesMax: Int
   private(set) var phase = Phase.open
-  private var changes: [QueuedChange] = []
+  private var changes: [QueuedWork] = []
   private var start = 0
   private(set) var byteCount = 0
   /// Whether the writer waits, and needs to be woken.
   private var isWriterIdle = false
+  /// Entries through here are to be applied.
+  private var applyThrough: LogIndex?
+  /// A write of the log's owner found no room. Until somebody says that there may be some, none is tried.
+  private(set) var isOutOfSpace = false
+  /// Who wants to know where entries are.
+  var lookups: [LogLookup] = []
   /// Log segments up to this entry may be used again.
   var recycleThrough: LogIndex?
   var roomWaiters: [CheckedContinuation<Void, Never>] = []
@@ -50,21 +89,59 @@ struct WriteQueue: Sendable {
   }
 
   /// Returns whether the writer has to be woken.
-  mutating func append(_ change: QueuedChange) throws(StoreError) -> Bool {
+  mutating func append(_ change: QueuedWork) throws(StoreError) -> Bool {
     switch self.phase {
     case .open: break
     case .closing: throw .closed
     case .stopped(let error): throw error
     }
-    if self.isFull { throw .queueFull }
+    // The owner of the log bounds by itself what is on its way.
+    if self.isFull, change.pending != nil { throw .queueFull }
     self.changes.append(change)
     self.byteCount += change.byteCount
     defer { self.isWriterIdle = false }
     return self.isWriterIdle
   }
 
+  /// Returns whether the writer has to be woken.
+  mutating func apply(through index: LogIndex) -> Bool {
+    self.applyThrough = max(self.applyThrough ?? index, index)
+    defer { self.isWriterIdle = false }
+    return self.isWriterIdle
+  }
+
+  /// Takes back what found no room; it comes first again.
+  mutating func putBack(_ work: [QueuedWork]) {
+    self.changes.replaceSubrange(..<self.start, with: work)
+    self.start = 0
+    self.byteCount += work.reduce(0) { $0 + $1.byteCount }
+    self.isOutOfSpace = true
+  }
+
+  /// There may be room again. Returns whether the writer has to be woken.
+  mutating func retry() -> Bool {
+    guard self.isOutOfSpace else { return false }
+    self.isOutOfSpace = false
+    defer { self.isWriterIdle = false }
+    return self.isWriterIdle
+  }
+
+  /// Returns whether the writer has to be woken.
+  mutating func look(up lookup: LogLookup) throws(StoreError) -> Bool {
+    switch self.phase {
+    case .open: break
+    case .closing: throw .closed
+    case .stopped(let error): throw error
+    }
+    self.lookups.append(lookup)
+    defer { self.isWriterIdle = false }
+    return self.isWriterIdle
+  }
+
   enum Work {
-    case batch([QueuedChange], room: [CheckedContinuation<Void, Never>])
+    case lookups([LogLookup])
+    case batch([QueuedWork], room: [CheckedContinuation<Void, Never>])
+    case apply(through: LogIndex)
     case recycle(LogIndex)
     case stop
   }
@@ -77,7 +154,15 @@ struct WriteQueue: Sendable {
       self.recycleThrough = nil
       return .recycle(index)
     }
-    if self.count > 0 {
+    if !self.lookups.isEmpty {
+      defer { self.lookups.removeAll() }
+      return .lookups(self.lookups)
+    }
+    if let index = self.applyThrough {
+      self.applyThrough = nil
+      return .apply(through: index)
+    }
+    if self.count > 0, !self.isOutOfSpace {
       let batch = self.takeBatch(batchBytes: batchBytes, logBytes: logBytes)
       defer { self.roomWaiters.removeAll() }
       return .batch(batch, room: self.roomWaiters)
@@ -87,7 +172,7 @@ struct WriteQueue: Sendable {
     return nil
   }
 
-  private mutating func takeBatch(batchBytes: Int, logBytes: Int) -> [QueuedChange] {
+  private mutating func takeBatch(batchBytes: Int, logBytes: Int) -> [QueuedWork] {
     var end = self.start
     var (blocks, log) = (0, 0)
     while end < self.changes.count {
@@ -119,12 +204,14 @@ struct WriteQueue: Sendable {
     let waiters = self.roomWaiters
     self.roomWaiters.removeAll()
     for waiter in waiters { waiter.resume() }
+    for lookup in self.lookups { lookup.continuation.resume(returning: []) }
+    self.lookups.removeAll()
     guard case .stopped = phase else { return [] }
     defer {
       self.changes.removeAll()
       self.start = 0
       self.byteCount = 0
     }
-    return self.changes[self.start...].map(\.pending)
+    return self.changes[self.start...].compactMap(\.pending)
   }
 }

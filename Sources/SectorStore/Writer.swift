@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Crypto
 internal import Synchronization
 
-/// What only the writing thread touches: the log's end, the free slots, and the state that there will be when all it
-/// has taken on is durable.
+/// What only the writing thread touches: the log's end, the entries that are not applied yet, and the free slots.
+///
+/// An entry is *written* first: its blocks go to free slots, and the entry, which says where they are, to the log. When
+/// it is *applied*, its conditions are judged by the state that all entries before it have left. So replicas that apply
+/// the same entries come to the same state, although their slots differ.
 struct Writer: Sendable {
   private let live: LiveState
   private let sectors: DataFiles
@@ -13,25 +17,48 @@ struct Writer: Sendable {
   private(set) var sectorPool = SlotPool()
   private(set) var nodePool = SlotPool()
 
-  /// Records and groups of changes that are not applied yet.
-  private var staging = Layer()
-  private var stagedResults: [SessionID: Set<UInt64>] = [:]
-  private var sessions: SessionTable
+  /// Taken on, but not in the log yet.
   private var staged: [Staged] = []
-  /// Changes of the batch that are refused already; their callers are told when all of it is done.
-  private var refused: Set<ObjectIdentifier> = []
+  private var stagedHardState: LogHardState?
+  /// In the log, but not applied yet, oldest first.
+  private var tail: [TailEntry] = []
+  private var tailStart = 0
   private var sectorWriter: SlotWriter
   private var nodeWriter: SlotWriter
   /// Frees room by a checkpoint and returns whether that was worth a second try.
   private let makeRoom: @Sendable () -> Bool
 
+  private struct TailEntry: Sendable {
+    var index: LogIndex
+    var term: UInt64
+    var content: LogContent
+    var logBytes: Int
+    /// Who waits for it, where the store numbered it itself.
+    var pending: PendingChange?
+  }
+
   private struct Staged: Sendable {
-    var pending: PendingChange
-    var effects: AppliedState.Effects
+    var entry: TailEntry
     var payload: [UInt8]
   }
 
-  typealias Completion = (pending: PendingChange, result: Result<LogIndex, StoreError>)
+  /// What came of a batch.
+  struct Outcome: Sendable {
+    /// Changes that were refused before they got into the log.
+    var refused: [(pending: PendingChange, error: StoreError)] = []
+    /// The last write of the log's owner that is durable now.
+    var persisted: UInt64?
+    /// What found no room, of the owner's writes; they wait, as they can not be taken back.
+    var unwritten: [QueuedWork] = []
+  }
+
+  /// What came of entries that were applied.
+  struct Applied: Sendable {
+    var entries: [AppliedEntry] = []
+    var pending: [(pending: PendingChange, result: Result<LogIndex, StoreError>)] = []
+    /// A replica with whole disks would have done what was refused here: nobody else may be sent these entries.
+    var wasDamaged = false
+  }
 
   init(
     live: LiveState, log: SegmentedLog, sectors: DataFiles, nodes: DataFiles, configuration: StoreConfiguration,
@@ -42,7 +69,6 @@ struct Writer: Sendable {
     self.sectors = sectors
     self.nodes = nodes
     self.configuration = configuration
-    self.sessions = live.state.withLock { $0.sessions }
     self.sectorWriter = SlotWriter(files: sectors)
     self.nodeWriter = SlotWriter(files: nodes)
     self.makeRoom = makeRoom
@@ -50,8 +76,10 @@ struct Writer: Sendable {
 
   // MARK: Recovery
 
-  /// Finds the slots in use, then applies what the log has and the index has not.
-  mutating func recover() throws(StoreError) {
+  /// Finds the slots in use, and what the log has that the index has not.
+  ///
+  /// - Parameter appliesLog: whether all of that is applied at once, as it is where nobody else has a say in the log.
+  mutating func recover(appliesLog: Bool) throws(StoreError) {
     self.sectorPool.grow(to: self.sectors.capacity)
     self.nodePool.grow(to: self.nodes.capacity)
     var failure: StoreError?
@@ -72,15 +100,16 @@ struct Writer: Sendable {
     guard self.log.firstIndex <= applied.next else { throw .damaged(.index("older than the log reaches back")) }
     var index = applied.next
     while index <= self.log.lastIndex {
-      try self.replay(self.log.entry(index))
+      try self.take(self.log.entry(index))
+      // Few at a time: a log may be long.
+      if appliesLog { _ = try self.apply(through: index, refusesDamaged: true) }
       index = index.next
     }
-    self.sessions = self.live.state.withLock { $0.sessions }
   }
 
-  private mutating func replay(_ entry: LogEntry) throws(StoreError) {
-    guard let body = EntryBody(encoded: entry.payload) else { throw .damaged(.logEntry(entry.index)) }
-    for block in body.blocks {
+  private mutating func take(_ entry: LogEntry) throws(StoreError) {
+    guard let content = LogContent(encoded: entry.payload) else { throw .damaged(.logEntry(entry.index)) }
+    for block in content.blocks {
       for run in block.runs {
         for slot in run.first..<run.first + UInt64(run.count) {
           let isTaken = block.level == 0 ? self.sectorPool.take(slot) : self.nodePool.take(slot)
@@ -88,71 +117,169 @@ struct Writer: Sendable {
         }
       }
     }
-    let groups = try self.edits(body)
-    self.live.state.withLock { state in
-      state.apply(
-        AppliedState.Effects(
-          index: entry.index, term: entry.term, logBytes: SegmentedLog.frameBytes(payload: entry.payload.count),
-          body: body, groups: groups))
+    self.tail.append(
+      TailEntry(
+        index: entry.index, term: entry.term, content: content,
+        logBytes: SegmentedLog.frameBytes(payload: entry.payload.count), pending: nil))
+  }
+
+  /// What is in the log and not applied yet.
+  var headers: [LogHeader] {
+    self.tail[self.tailStart...].map { entry in
+      switch entry.content {
+      case .change(let body):
+        LogHeader(term: entry.term, kind: .change, byteCount: entry.logBytes + self.blockBytes(body))
+      case .noop: LogHeader(term: entry.term, kind: .noop, byteCount: 0)
+      case .membership(let bytes): LogHeader(term: entry.term, kind: .membership(bytes), byteCount: 0)
+      }
     }
   }
 
-  // MARK: Committing
+  private func blockBytes(_ body: EntryBody) -> Int {
+    body.blocks.reduce(0) { $0 + $1.checksums.count * self.configuration.blockSize(level: $1.level) }
+  }
 
-  /// Makes a batch durable and applies it. Returns what each change came to; throws when the store can not go on.
-  mutating func commit(_ batch: [QueuedChange]) throws(StoreError) -> [Completion] {
+  // MARK: Writing
+
+  /// Makes a batch durable. Throws when the store can not go on.
+  mutating func write(_ batch: [QueuedWork]) throws(StoreError) -> Outcome {
     self.releaseFreed()
-    self.refused.removeAll(keepingCapacity: true)
-    var completions: [Completion] = []
-    completions.reserveCapacity(batch.count)
-    for queued in batch {
+    var outcome = Outcome()
+    var unflushed: [QueuedWork] = []
+    for (number, work) in batch.enumerated() {
       do throws(StoreError) {
-        try self.stage(queued.change, pending: queued.pending)
+        switch work.work {
+        case .change(let change, let pending): try self.stage(change, pending: pending)
+        case .write(let write):
+          if let truncation = write.truncation {
+            // All in front of it goes to the disk first.
+            self.stagedHardState = write.hardState ?? self.stagedHardState
+            guard try self.flush() else { throw .noSpace }
+            unflushed.removeAll()
+            try self.truncate(from: truncation)
+          }
+          try self.stage(write)
+        }
+        unflushed.append(work)
       } catch {
-        switch error {
-        case .failed, .io: throw error
-        default:
-          self.refused.insert(ObjectIdentifier(queued.pending))
-          completions.append((queued.pending, .failure(error)))
+        switch (error, work.pending) {
+        case (.failed, _), (.io, _): throw error
+        case (_, let pending?): outcome.refused.append((pending, error))
+        case (.noSpace, nil):
+          outcome.unwritten = Array(batch[number...])
+          return try self.finish(unflushed, outcome)
+        case (_, nil): throw .failed("a log entry: \(error)")
         }
       }
     }
-    guard !self.staged.isEmpty else { return completions }
+    return try self.finish(unflushed, outcome)
+  }
+
+  private mutating func finish(_ unflushed: [QueuedWork], _ sofar: Outcome) throws(StoreError) -> Outcome {
+    var outcome = sofar
+    let pending = self.staged.compactMap(\.entry.pending)
+    guard try self.flush() else {
+      for pending in pending { outcome.refused.append((pending, .noSpace)) }
+      outcome.unwritten = unflushed.filter { $0.pending == nil } + outcome.unwritten
+      return outcome
+    }
+    for case .write(let write) in unflushed.map(\.work) { outcome.persisted = write.id }
+    return outcome
+  }
+
+  /// Puts what was staged into the log, with one sync. Returns false, with nothing staged any more, if there is no
+  /// room.
+  private mutating func flush() throws(StoreError) -> Bool {
+    guard !self.staged.isEmpty || self.stagedHardState != nil else { return true }
     do throws(FileError) {
       try self.sectorWriter.finish()
       try self.nodeWriter.finish()
-      try self.log.prepare(byteCount: self.staged.reduce(0) { $0 + $1.effects.logBytes })
+      let bytes = self.staged.reduce(SegmentedLog.hardStateBytes) { $0 + $1.entry.logBytes }
+      try self.log.prepare(byteCount: bytes)
     } catch {
       guard error == .noSpace else { throw .failed("\(error)") }
-      for item in self.staged { completions.append((item.pending, .failure(.noSpace))) }
-      self.abandonStaged()
-      return completions
+      for item in self.staged { self.release(item.entry.content.blocks) }
+      self.forgetStaged()
+      return false
     }
     do throws(FileError) {
+      if let hardState = self.stagedHardState { self.log.setHardState(hardState) }
       for item in self.staged {
-        self.log.append(LogEntry(index: item.effects.index, term: item.effects.term, payload: item.payload))
+        self.log.append(LogEntry(index: item.entry.index, term: item.entry.term, payload: item.payload))
       }
       try self.log.sync()
     } catch {
       throw .failed("\(error)")
     }
-    self.live.state.withLock { state in
-      for item in self.staged { state.apply(item.effects) }
+    if self.tailStart > self.tail.count / 2 {
+      self.tail.removeSubrange(..<self.tailStart)
+      self.tailStart = 0
     }
-    for item in self.staged { completions.append((item.pending, .success(item.effects.index))) }
+    for item in self.staged { self.tail.append(item.entry) }
     self.forgetStaged()
-    return completions
+    return true
+  }
+
+  private mutating func forgetStaged() {
+    self.staged.removeAll(keepingCapacity: true)
+    self.stagedHardState = nil
+    self.sectorWriter.reset()
+    self.nodeWriter.reset()
+  }
+
+  private mutating func truncate(from index: LogIndex) throws(StoreError) {
+    guard index < self.log.nextIndex else { return }
+    guard index > self.live.state.withLock({ $0.appliedIndex }) else {
+      throw .failed("applied entries were taken back")
+    }
+    do throws(FileError) { try self.log.truncate(from: index) } catch {
+      if error == .noSpace { throw .noSpace }
+      throw .failed("\(error)")
+    }
+    // Only now, as the log must not lead to slots that hold something else.
+    while self.tail.count > self.tailStart, let last = self.tail.last, last.index >= index {
+      self.release(last.content.blocks)
+      self.tail.removeLast()
+    }
+  }
+
+  private var nextIndex: LogIndex { LogIndex(self.log.nextIndex.rawValue + UInt64(self.staged.count)) }
+
+  private mutating func stage(_ write: LogWrite) throws(StoreError) {
+    let stagedBefore = self.staged.count
+    let hardStateBefore = self.stagedHardState
+    guard write.entries.isEmpty || write.firstIndex == self.nextIndex else {
+      throw .failed("entry \(write.firstIndex.rawValue) does not follow the log")
+    }
+    if let hardState = write.hardState { self.stagedHardState = hardState }
+    do throws(StoreError) {
+      for entry in write.entries {
+        switch entry.payload {
+        case .change(let change):
+          if let fault = change.fault(self.configuration) { throw .invalidChange(fault) }
+          try self.stage(change, term: entry.term, pending: nil)
+        case .noop: self.stage(.noop, term: entry.term, pending: nil)
+        case .membership(let bytes): self.stage(.membership(bytes), term: entry.term, pending: nil)
+        }
+      }
+    } catch {
+      // All of it or nothing. Bytes that are on their way to slots which become free do no harm: whoever gets these
+      // slots next comes later.
+      for item in self.staged[stagedBefore...] { self.release(item.entry.content.blocks) }
+      self.staged.removeSubrange(stagedBefore...)
+      self.stagedHardState = hardStateBefore
+      throw error
+    }
   }
 
   private mutating func stage(_ change: Change, pending: PendingChange) throws(StoreError) {
-    try self.checkConditions(change)
-    try self.checkOperations(change)
+    try self.stage(change, term: change.term, pending: pending)
+  }
+
+  private mutating func stage(_ change: Change, term: UInt64, pending: PendingChange?) throws(StoreError) {
     var body = EntryBody(change, blocks: [])
     do throws(StoreError) {
       try self.place(change.blocks, in: &body)
-      // Everything that can be refused comes before anything is changed.
-      let edits = try self.edits(body)
-      let payload = body.encoded()
       for (block, placed) in zip(change.blocks, body.blocks) {
         do throws(FileError) {
           if block.level == 0 {
@@ -164,76 +291,113 @@ struct Writer: Sendable {
           throw .init(error)
         }
       }
-      self.take(body, edits: edits, payload: payload, term: change.term, pending: pending)
     } catch {
-      for block in body.blocks { self.release(block.runs, level: block.level) }
+      self.release(body.blocks)
       throw error
     }
+    self.stage(.change(body), term: term, pending: pending)
   }
 
-  private mutating func take(
-    _ body: EntryBody, edits: [AppliedState.GroupEdit], payload: [UInt8], term: UInt64, pending: PendingChange
-  ) {
-    let index = LogIndex(self.log.nextIndex.rawValue + UInt64(self.staged.count))
-    for record in body.records {
-      switch record {
-      case .put(let record): self.staging.put(.put(record), inode: record.inode)
-      case .remove(let inode): self.staging.put(.removed, inode: inode)
+  private mutating func stage(_ content: LogContent, term: UInt64, pending: PendingChange?) {
+    let payload = content.encoded()
+    let logBytes = SegmentedLog.frameBytes(payload: payload.count)
+    self.staged.append(
+      Staged(
+        entry: TailEntry(
+          index: self.nextIndex, term: term, content: content, logBytes: logBytes, pending: pending),
+        payload: payload))
+  }
+
+  // MARK: Applying
+
+  /// The last entry that is in the log.
+  var writtenIndex: LogIndex { self.log.lastIndex }
+
+  /// Applies entries of the log through this one, in order.
+  ///
+  /// - Parameter refusesDamaged: whether a change that damage keeps from being done is refused. Where there are other
+  ///   replicas, they would do it: the store has to stop then.
+  mutating func apply(through index: LogIndex, refusesDamaged: Bool) throws(StoreError) -> Applied {
+    var applied = Applied()
+    while self.tailStart < self.tail.count, self.tail[self.tailStart].index <= index {
+      let entry = self.tail[self.tailStart]
+      var result: Result<Void, StoreError> = .success(())
+      var records: [RecordChange] = []
+      switch entry.content {
+      case .noop:
+        self.live.state.withLock {
+          $0.applyVoid(index: entry.index, term: entry.term, logBytes: entry.logBytes, blocks: [])
+        }
+      case .membership(let bytes):
+        self.live.state.withLock {
+          $0.setFact(SectorStore.membershipFact, SectorStore.membershipFactValue(bytes, at: entry.index))
+          $0.applyVoid(index: entry.index, term: entry.term, logBytes: entry.logBytes, blocks: [])
+        }
+      case .change(let body):
+        do throws(StoreError) {
+          let effects = try self.effects(of: body, entry)
+          self.live.state.withLock { $0.apply(effects) }
+          records = body.records
+        } catch {
+          switch error {
+          case .failed, .io, .noSpace: throw error
+          case .damaged:
+            guard refusesDamaged else { throw .failed("\(error)") }
+            applied.wasDamaged = true
+          default: break
+          }
+          self.live.state.withLock {
+            $0.applyVoid(index: entry.index, term: entry.term, logBytes: entry.logBytes, blocks: body.blocks)
+          }
+          result = .failure(error)
+        }
       }
+      if let pending = entry.pending { applied.pending.append((pending, result.map { entry.index })) }
+      applied.entries.append(AppliedEntry(index: entry.index, term: entry.term, result: result, records: records))
+      self.tailStart += 1
     }
-    for edit in edits { self.staging.put(edit.new, key: edit.key) }
-    for opening in body.sessionsOpened { _ = self.sessions.open(opening, at: index) }
-    for operation in body.operations {
-      self.sessions.apply(operation, at: index)
-      self.stagedResults[operation.session, default: []].insert(operation.sequence)
+    if self.tailStart == self.tail.count {
+      self.tail.removeAll(keepingCapacity: true)
+      self.tailStart = 0
     }
-    let effects = AppliedState.Effects(
-      index: index, term: term, logBytes: SegmentedLog.frameBytes(payload: payload.count), body: body, groups: edits)
-    self.staged.append(Staged(pending: pending, effects: effects, payload: payload))
+    return applied
   }
 
-  private func checkConditions(_ change: Change) throws(StoreError) {
-    for predecessor in change.predecessors {
-      // Those of earlier batches have been told; the ones of this batch are about to be.
-      if predecessor.isRefused || self.refused.contains(ObjectIdentifier(predecessor)) { throw .predecessorRefused }
+  /// What a change does to the present state; throws why it does nothing.
+  private func effects(of body: EntryBody, _ entry: TailEntry) throws(StoreError) -> AppliedState.Effects {
+    try self.checkConditions(body)
+    try self.checkOperations(body)
+    return AppliedState.Effects(
+      index: entry.index, term: entry.term, logBytes: entry.logBytes, body: body, groups: try self.edits(body))
+  }
+
+  private func checkConditions(_ body: EntryBody) throws(StoreError) {
+    for condition in body.conditions {
+      let current = try self.live.record(condition.inode)
+      guard current?.version == condition.version,
+        condition.digest == nil || current.map({ Self.digest($0.bytes) }) == condition.digest
+      else { throw .conditionFailed(inode: condition.inode, current: current?.version) }
     }
-    for condition in change.conditions {
-      let current = try self.record(condition.inode)?.version
-      if current != condition.version { throw .conditionFailed(inode: condition.inode, current: current) }
-    }
-    for case .put(let record) in change.records {
-      if let current = try self.record(record.inode)?.version, current >= record.version {
+    for case .put(let record) in body.records {
+      if let current = try self.live.record(record.inode)?.version, current >= record.version {
         throw .invalidChange(.versionNotHigher)
       }
     }
   }
 
-  private func checkOperations(_ change: Change) throws(StoreError) {
-    for operation in change.operations {
+  private static func digest(_ bytes: [UInt8]) -> Digest? { Digest(Array(SHA256.hash(data: bytes))) }
+
+  private func checkOperations(_ body: EntryBody) throws(StoreError) {
+    for operation in body.operations {
       let (session, sequence) = (operation.session, operation.sequence)
-      guard let header = self.sessions[session] else {
-        if change.sessionsOpened.contains(where: { $0.session == session }) { continue }
-        throw .unknownSession(session)
-      }
-      if sequence > header.highest { continue }
-      if header.highest - sequence >= StoreConfiguration.sessionWindow {
-        throw .operationTooOld(session, sequence: sequence)
-      }
-      if self.stagedResults[session]?.contains(sequence) == true { throw .alreadyApplied(session, sequence: sequence) }
-      if case .applied = try self.live.operationStatus(session, sequence: sequence) {
-        throw .alreadyApplied(session, sequence: sequence)
+      switch try self.live.operationStatus(session, sequence: sequence) {
+      case .new: break
+      case .applied: throw .alreadyApplied(session, sequence: sequence)
+      case .tooOld: throw .operationTooOld(session, sequence: sequence)
+      case .unknownSession:
+        guard body.sessionsOpened.contains(where: { $0.session == session }) else { throw .unknownSession(session) }
       }
     }
-  }
-
-  private func record(_ inode: UInt64) throws(StoreError) -> StoredRecord? {
-    if let state = self.staging.records[inode] { return state.record }
-    return try self.live.record(inode)
-  }
-
-  private func group(_ key: GroupKey) throws(StoreError) -> BlockGroup? {
-    if let group = self.staging.groups[key] { return group }
-    return try self.live.group(key)
   }
 
   // MARK: Block map
@@ -243,7 +407,7 @@ struct Writer: Sendable {
     var edits = GroupEdits()
     for case .remove(let inode) in body.records {
       // Later than any version that can be pinned.
-      let version = (try self.record(inode)?.version ?? 0) + 1
+      let version = (try self.live.record(inode)?.version ?? 0) + 1
       try self.truncate(inode, keptCounts: [], version: version, in: &edits)
     }
     guard !body.blocks.isEmpty || !body.truncations.isEmpty else { return edits.items }
@@ -263,14 +427,12 @@ struct Writer: Sendable {
   private func truncate(
     _ inode: UInt64, keptCounts: [UInt64], version: UInt64, in edits: inout GroupEdits
   ) throws(StoreError) {
-    var keys = try self.live.groupKeys(inode: inode)
-    keys.formUnion(self.staging.groupsOfInode[inode] ?? [])
-    for key in keys {
+    for key in try self.live.groupKeys(inode: inode) {
       let kept = Int(key.level) < keptCounts.count ? keptCounts[Int(key.level)] : 0
       if kept >= key.firstIndex + UInt64(BlockGroup.size) { continue }
       let base: BlockGroup
       do throws(StoreError) {
-        guard let stored = try self.group(key), !stored.isEmpty else { continue }
+        guard let stored = try self.live.group(key), !stored.isEmpty else { continue }
         base = stored
       } catch {
         guard case .damaged = error, kept <= key.firstIndex else { throw error }
@@ -298,7 +460,7 @@ struct Writer: Sendable {
           if let known = edits.find(key) {
             item = known
           } else {
-            let base = try self.group(key)
+            let base = try self.live.group(key)
             var new = base ?? .empty
             new.version = version
             item = edits.append(.init(key: key, base: base, new: new))
@@ -368,30 +530,13 @@ struct Writer: Sendable {
     level == 0 ? body(&self.sectorPool) : body(&self.nodePool)
   }
 
-  private mutating func release(_ runs: [SlotRun], level: UInt8) {
-    self.pool(level) { $0.release(runs) }
+  private mutating func release(_ blocks: [EntryBody.PlacedBlocks]) {
+    for block in blocks { self.pool(block.level) { $0.release(block.runs) } }
   }
 
   private mutating func releaseFreed() {
     let freed = self.live.state.withLock { $0.takeFreed() }
     for slot in freed.sectors { self.sectorPool.release(slot) }
     for slot in freed.nodes { self.nodePool.release(slot) }
-  }
-
-  /// Undoes the staging of the whole batch.
-  private mutating func abandonStaged() {
-    for item in self.staged {
-      for block in item.effects.body.blocks { self.release(block.runs, level: block.level) }
-    }
-    self.sectorWriter.reset()
-    self.nodeWriter.reset()
-    self.sessions = self.live.state.withLock { $0.sessions }
-    self.forgetStaged()
-  }
-
-  private mutating func forgetStaged() {
-    self.staged.removeAll(keepingCapacity: true)
-    self.staging.removeAll()
-    self.stagedResults.removeAll(keepingCapacity: true)
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Crypto
 import Foundation
 import SectorStore
 import Testing
@@ -253,32 +254,34 @@ struct FailureTests {
     #expect(logBytesMax <= 12 * 128 << 10)
   }
 
-  @Test("of a change fail those that say they were built on it, in the same batch and later")
-  func predecessors() async throws {
+  @Test("of a change fail those that were built on it, although another change has made the version that they expect")
+  func identities() async throws {
     let bench = try Bench()
     let store = bench.store
     defer { store.abandon() }
     _ = try await store.commit(Bench.put(1, 1))
-    func conditioned(_ inode: UInt64, _ version: UInt64, _ condition: UInt64) -> Change {
-      var change = Bench.put(inode, version)
-      change.conditions = [.init(inode: inode, version: condition)]
+    func conditioned(_ version: UInt64, _ condition: UInt64, on bytes: [UInt8]? = nil, text: UInt8) throws -> Change {
+      var change = Bench.put(1, version)
+      change.records = [.put(StoredRecord(inode: 1, version: version, bytes: [text], parents: [], flags: []))]
+      let digest = bytes.map { Array(SHA256.hash(data: $0)) }.flatMap(Digest.init)
+      change.conditions = [.init(inode: 1, version: condition, digest: digest)]
       return change
     }
     for isAtOnce in [true, false] {
       let version = try #require(try store.record(1)?.version)
-      let winner = try store.enqueue(conditioned(1, version + 1, version))
-      let loser = try store.enqueue(conditioned(1, version + 1, version))
+      let winner = try store.enqueue(conditioned(version + 1, version, text: 1))
+      let loser = try store.enqueue(conditioned(version + 1, version, text: 2))
       if !isAtOnce { _ = try? await loser.durable() }
       // The version fits, since the winner made it.
-      var follower = conditioned(1, version + 2, version + 1)
-      follower.predecessors = [loser]
-      let following = try store.enqueue(follower)
-      follower.predecessors = [winner]
-      let rightful = try store.enqueue(follower)
+      let following = try store.enqueue(conditioned(version + 2, version + 1, on: [2], text: 3))
+      let rightful = try store.enqueue(conditioned(version + 2, version + 1, on: [1], text: 4))
       _ = try await winner.durable()
       await #expect(throws: StoreError.conditionFailed(inode: 1, current: version + 1)) { try await loser.durable() }
-      await #expect(throws: StoreError.predecessorRefused) { try await following.durable() }
+      await #expect(throws: StoreError.conditionFailed(inode: 1, current: version + 1)) {
+        try await following.durable()
+      }
       _ = try await rightful.durable()
+      #expect(try store.record(1)?.bytes == [4])
     }
   }
 
