@@ -90,9 +90,14 @@ let package = Package(
     tests("SchemaTests", ["BlocktreeSchema", "schema-generator", .crypto, .protobuf]),
     module("Trust", [.crypto, .x509, .asn1]),
     module("Inodes", ["BlocktreeSchema", "Trust", .crypto, .protobuf]),
+    module("Replication", ["Raft", "SectorStore"]),
+    tests("ReplicationTests", ["Raft", "Replication", "SectorStore"]),
     module(
       "Sectors",
-      ["BlocktreeSchema", "Inodes", "SectorStore", "Transport", "Trust", .grpcCore, .grpcProtobuf, .protobuf]),
+      [
+        "BlocktreeSchema", "Inodes", "Raft", "Replication", "SectorStore", "Transport", "Trust", .grpcCore,
+        .grpcProtobuf, .protobuf,
+      ]),
     module(
       "Filesystem",
       [
@@ -109,10 +114,10 @@ let package = Package(
     tests(
       "SectorsTests",
       [
-        "BlocktreeSchema", "Inodes", "SectorStore", "Sectors", "Transport", "Trust", .grpcCore, .grpcProtobuf,
+        "BlocktreeSchema", "Inodes", "Raft", "SectorStore", "Sectors", "Transport", "Trust", .grpcCore, .grpcProtobuf,
         .grpcTransport, .logging, .nioCore, .nioPosix, .protobuf,
       ]),
-    module("SectorStore", [.grdb]),
+    module("SectorStore", [.crypto, .grdb]),
     module("Raft", []),
     module(
       "Transport",
@@ -129,8 +134,9 @@ let package = Package(
     module(
       "Node",
       [
-        "BlocktreeClient", "BlocktreeSchema", "Filesystem", "Inodes", "SectorStore", "Sectors", "Transport", "Trust",
-        .configuration, .grpcCore, .grpcProtobuf, .lifecycle, .logging, .nioCore, .nioPosix, .protobuf, .system,
+        "BlocktreeClient", "BlocktreeSchema", "Filesystem", "Inodes", "Raft", "Replication", "SectorStore", "Sectors",
+        "Transport", "Trust", .configuration, .grpcCore, .grpcProtobuf, .lifecycle, .logging, .nioCore, .nioPosix,
+        .protobuf, .system,
         .unixSignals,
       ]),
     .executableTarget(
@@ -161,13 +167,23 @@ let package = Package(
       swiftSettings: strict),
     tests(
       "ClientTests",
-      ["BlocktreeClient", "BlocktreeSchema", "Inodes", "Trust", "btrpc", .argumentParser, .crypto, .protobuf]),
+      [
+        "BlocktreeClient", "BlocktreeSchema", "Inodes", "Transport", "Trust", "btrpc", .argumentParser, .crypto,
+        .grpcCore, .grpcProtobuf, .logging, .nioCore, .nioPosix, .protobuf,
+      ]),
     // Clients in other languages, the programs themselves, and bad input, against a real node.
     .testTarget(
       name: "InteropTests", dependencies: ["BlocktreeClient", "Trust", "btbench", "btnode", "btrpc"],
       path: "Tests/Interop", exclude: ["README.md", "c", "python"], swiftSettings: strict),
+    // Clusters of real processes, what can happen to them, and what clients see meanwhile.
+    .testTarget(
+      name: "ClusterTests",
+      dependencies: [
+        "BlocktreeClient", "BlocktreeSchema", "Linearizability", "Node", "Transport", "Trust", "btbench", "btnode",
+        "btrpc", .grpcCore, .nioPosix,
+      ], path: "Tests/Cluster", swiftSettings: strict),
     tests("TrustTests", ["Trust", .crypto, .x509, .asn1]),
-    tests("SectorStoreTests", ["SectorStore", "StoreCrashWorker"]),
+    tests("SectorStoreTests", ["SectorStore", "StoreCrashWorker", .crypto]),
     // Killed again and again by the store's tests.
     .executableTarget(
       name: "StoreCrashWorker", dependencies: ["SectorStore"], path: "Tests/StoreCrashWorker", swiftSettings: strict),

@@ -1,0 +1,1 @@
+../../SectorStoreTests/Support/SeededGenerator.swift

@@ -1,0 +1,1 @@
+../../SectorStoreTests/Support/SimulatedDisk.swift

@@ -1,0 +1,1 @@
+../../SectorStoreTests/Support/SimulatedIndex.swift
