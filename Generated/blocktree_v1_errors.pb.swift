@@ -100,7 +100,8 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
   /// UNAVAILABLE: this process does not serve now (starting, stopping, or its disk failed): retry elsewhere or later.
   case notServing // = 23
 
-  /// UNAVAILABLE: another member leads the cluster. Metadata: "leader" (its path), if known. For clusters of several.
+  /// UNAVAILABLE: another member leads the cluster, and nothing was done here. Metadata, if known: "leader" (its path) and
+  /// "addresses" (HOST:PORT, with commas between).
   case notLeader // = 24
 
   /// FAILED_PRECONDITION: a lease or lock was lost: the fencing token is not current. Metadata: "current".
@@ -140,6 +141,17 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
   /// RESOURCE_EXHAUSTED: the caller's connection, or all connections together, hold more that was sent and not yet taken
   /// than they may.
   case tooMuchAtOnce // = 36
+
+  /// FAILED_PRECONDITION: a member of a cluster is not who the caller took it for, or the caller is not who it says.
+  /// Metadata: "field" ("sender" or "receiver"), and "member", the right one, if known.
+  case wrongMember // = 37
+
+  /// FAILED_PRECONDITION: the member has all that the snapshot holds.
+  case notNeeded // = 38
+
+  /// FAILED_PRECONDITION: leadership was not handed over. Metadata: "cause" (UNDER_WAY, UNFIT, TIMEOUT,
+  /// LEADERSHIP_LOST).
+  case transferFailed // = 39
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -185,6 +197,9 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case 34: self = .shuttingDown
     case 35: self = .messageTooLarge
     case 36: self = .tooMuchAtOnce
+    case 37: self = .wrongMember
+    case 38: self = .notNeeded
+    case 39: self = .transferFailed
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -228,6 +243,9 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case .shuttingDown: return 34
     case .messageTooLarge: return 35
     case .tooMuchAtOnce: return 36
+    case .wrongMember: return 37
+    case .notNeeded: return 38
+    case .transferFailed: return 39
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -271,6 +289,9 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     .shuttingDown,
     .messageTooLarge,
     .tooMuchAtOnce,
+    .wrongMember,
+    .notNeeded,
+    .transferFailed,
   ]
 
 }
@@ -278,5 +299,5 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 nonisolated extension Blocktree_V1_Reason: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0")
 }

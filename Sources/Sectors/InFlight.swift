@@ -6,8 +6,8 @@ internal import SectorStore
 /// Inodes as commits that are not durable yet leave them. Later commits are judged against these, so that they can
 /// follow without waiting for the disk.
 ///
-/// The store decides in the order of the log: a commit that was built on one that fails fails as well, since it names
-/// that as its predecessor. So what is known of an inode's commits at the moment when one of them has failed is of no use
+/// The store decides in the order of the log: a commit that was built on one that fails fails as well, since its
+/// conditions name the very record that this one was to make. So what is known of an inode's commits at the moment when one of them has failed is of no use
 /// any more.
 struct InFlight: Sendable {
   /// What one commit makes of one inode.
@@ -18,6 +18,8 @@ struct InFlight: Sendable {
     let record: InodeRecord?
     /// Tree nodes that the commit changes.
     let nodes: [NodeKey: [UInt8]]
+    /// Of the record's bytes; nil without a record, and while the commit is only about to enter the log.
+    let digest: Digest?
     /// Nil while the commit is only about to enter the log.
     let pending: PendingChange?
   }

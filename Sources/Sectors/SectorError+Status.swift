@@ -4,6 +4,7 @@ internal import GRPCCore
 package import GRPCProtobuf
 internal import Inodes
 internal import Transport
+internal import Trust
 
 extension SectorError: StatusConvertible {
   package var status: GoogleRPCStatus {
@@ -57,6 +58,13 @@ extension SectorError: StatusConvertible {
         retryAfter: .milliseconds(50))
     case .notServing:
       .init(.unavailable, "This process does not serve now.", reason: "NOT_SERVING")
+    case .notLeader(let leader):
+      .init(
+        .unavailable, "Another process leads this cluster.", reason: "NOT_LEADER",
+        leader.map { ["leader": "\($0.path)", "addresses": $0.addresses.map(\.description).joined(separator: ",")] }
+          ?? [:])
+    case .leadershipLost:
+      .init(.unavailable, "This process has just stopped leading its cluster.", reason: "NOT_SERVING")
     case .operationTooOld:
       .init(
         .failedPrecondition, "The operation is older than what is remembered.", reason: "OPERATION_TOO_OLD")

@@ -2,6 +2,18 @@
 
 package import Inodes
 package import SectorStore
+package import Trust
+
+/// The process that leads a sector cluster, and where it can be reached.
+package struct SectorLeader: Hashable, Sendable {
+  package let path: TreePath
+  package let addresses: [NetworkAddress]
+
+  package init(path: TreePath, addresses: [NetworkAddress]) {
+    self.path = path
+    self.addresses = addresses
+  }
+}
 
 /// Why the sector service refused. Nothing was changed, except where a case says otherwise.
 package enum SectorError: Error, Hashable, Sendable {
@@ -34,6 +46,11 @@ package enum SectorError: Error, Hashable, Sendable {
   /// This process does not serve now: it starts, stops, or its disk failed. Whether an unanswered commit was applied
   /// is not known.
   case notServing
+  /// Another member leads the cluster, this one if it is known; nothing was done here.
+  case notLeader(SectorLeader?)
+  /// This member stopped leading while a commit was on its way. Whether that was applied is not known; to ask again,
+  /// with the same operation, is safe.
+  case leadershipLost
   /// Whether the operation was applied can not be told any more.
   case operationTooOld
   /// The session is not known, or is another principal's.
@@ -60,6 +77,8 @@ package enum SectorError: Error, Hashable, Sendable {
     case .noSpace: self = .noSpace
     case .queueFull: self = .busy
     case .failed, .closed, .locked: self = .notServing
+    case .notLeader: self = .notLeader(nil)
+    case .leadershipLost: self = .leadershipLost
     case .versionGone(let inode, let version, let current):
       self = .versionGone(file(inode), version: Version(version), current: Version(current ?? 0))
     case .unknownInode(let inode): self = .notFound(file(inode))
@@ -83,7 +102,7 @@ package enum SectorError: Error, Hashable, Sendable {
       }
     case .invalidChange(let fault):
       self = fault == .versionNotHigher ? .invalid(field: "version") : .invalid(field: fault.rawValue)
-    case .newerFormat, .notAStore, .alreadyExists, .io, .alreadyApplied, .predecessorRefused:
+    case .newerFormat, .notAStore, .alreadyExists, .io, .alreadyApplied, .entriesGone:
       self = .internalFault("\(error)")
     }
   }

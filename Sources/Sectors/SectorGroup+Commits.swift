@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Inodes
+internal import Replication
 internal import SectorStore
 internal import Synchronization
 package import Trust
@@ -18,7 +19,9 @@ extension SectorGroup {
       credential: committer, chainDigest: committer.chainDigest,
       directory: self.filesystemDirectory(of: committer))
     self.chains.add(committer.credential, digest: committer.chainDigest)
-    var view = View()
+    let term: UInt64
+    do throws(SectorError) { term = try await self.lead() } catch { return commits.map { _ in .failure(error) } }
+    var view = View(term: term)
     var staged: [Result<Staged, SectorError>] = []
     staged.reserveCapacity(commits.count)
     // The versions that refused commits were to make. Later ones above these were built on them, not on what somebody
@@ -44,7 +47,32 @@ extension SectorGroup {
         }
       }
     }
-    return await self.finish(self.enter(staged, of: commits, by: committer))
+    let entered = self.enter(staged, of: commits, by: committer)
+    self.replica.flush()
+    return await self.confirm(self.finish(entered))
+  }
+
+  /// A refusal says what the newest state is, so it is a read: if this member may have been replaced as the leader
+  /// meanwhile, it does not know that.
+  private func confirm(
+    _ outcomes: [Result<CommitOutcome, SectorError>]
+  ) async -> [Result<CommitOutcome, SectorError>] {
+    let isAnyRefused = outcomes.contains { outcome in
+      if case .failure = outcome { true } else { false }
+    }
+    guard isAnyRefused else { return outcomes }
+    do throws(SectorError) {
+      try await self.confirmRead()
+      return outcomes
+    } catch {
+      return outcomes.map { outcome in
+        switch outcome {
+        // Of these it is not known whether they were done.
+        case .success, .failure(.leadershipLost), .failure(.notServing): outcome
+        case .failure: .failure(error)
+        }
+      }
+    }
   }
 
   /// Performs one commit.
@@ -70,6 +98,8 @@ extension SectorGroup {
   /// What commits add to what is stored and in flight: those before in the same batch, and the new inodes of the one
   /// that is being judged.
   struct View {
+    /// The term that it is judged in.
+    let term: UInt64
     private(set) var batch = InFlight()
     /// By operation, the commit of the batch that completes it.
     private(set) var operations: [OperationID: Int] = [:]
@@ -77,36 +107,34 @@ extension SectorGroup {
     /// Notes what is looked at and not durable yet.
     var foundation = Foundation()
 
+    init(term: UInt64) { self.term = term }
+
     mutating func add(_ accepted: Accepted, number: Int) {
       for record in accepted.commit.records {
         let nodes = accepted.commit.blocks[record.fileID]?.nodes ?? [:]
         self.batch.add(
-          .init(commit: UInt64(number), record: record, nodes: nodes, pending: nil), to: record.fileID.inode)
+          .init(commit: UInt64(number), record: record, nodes: nodes, digest: nil, pending: nil),
+          to: record.fileID.inode)
       }
       for file in accepted.commit.removals {
-        self.batch.add(.init(commit: UInt64(number), record: nil, nodes: [:], pending: nil), to: file.inode)
+        self.batch.add(
+          .init(commit: UInt64(number), record: nil, nodes: [:], digest: nil, pending: nil), to: file.inode)
       }
       for operation in accepted.commit.operations { self.operations[operation.id] = number }
     }
   }
 
-  /// The commits that the judgement of another one rests on. It has to fail when one of them does, even where a third
-  /// one has left an inode at the very version that was expected: versions that are not durable yet may be given out
-  /// again.
+  /// What the judgement of a commit rests on and is not durable yet. The commit has to fail when that comes to nothing,
+  /// even where another one has left an inode at the very version that was expected: versions that are not durable yet
+  /// may be given out again.
   final class Foundation {
-    private(set) var inFlight: [ObjectIdentifier: PendingChange] = [:]
-    /// Those of the same batch, by their number in it.
-    private(set) var inBatch: Set<Int> = []
+    /// By inode, the newest entry that was looked at.
+    private(set) var entries: [InodeNumber: InFlight.Entry] = [:]
 
-    func add(_ entries: [InFlight.Entry]) {
-      for entry in entries {
-        if let pending = entry.pending {
-          self.inFlight[ObjectIdentifier(pending)] = pending
-        } else {
-          self.inBatch.insert(Int(entry.commit))
-        }
-      }
-    }
+    func add(_ entry: InFlight.Entry, of inode: InodeNumber) { self.entries[inode] = entry }
+
+    /// The commits that are on their way already.
+    var pending: [PendingChange] { self.entries.values.compactMap(\.pending) }
   }
 
   /// An inode as the next commit finds it.
@@ -120,9 +148,9 @@ extension SectorGroup {
   func newest(_ file: FileID, _ view: View) async throws(SectorError) -> Newest {
     let unfinished = self.state.withLock { $0.inFlight[file.inode] } + view.batch[file.inode]
     if let last = unfinished.last {
-      view.foundation.add(unfinished)
+      view.foundation.add(last, of: file.inode)
       return Newest(record: last.record, unfinished: unfinished)
     }
-    return Newest(record: try await self.record(file) ?? view.created[file], unfinished: [])
+    return Newest(record: try await self.storedRecord(file) ?? view.created[file], unfinished: [])
   }
 }

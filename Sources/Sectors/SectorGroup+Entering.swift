@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Inodes
+internal import Replication
 internal import SectorStore
 internal import Synchronization
 internal import Trust
 
 extension SectorGroup {
   struct Waiting {
+    /// The term that it was entered in.
+    let term: UInt64
     let number: UInt64
     let commit: Commit
     let change: Entering
@@ -71,14 +74,12 @@ extension SectorGroup {
 
   /// - Parameter others: what came of those before it in the batch.
   private func enter(_ accepted: Accepted, after others: [Entered], by committer: Committer) -> Entered {
-    var predecessors = Array(accepted.foundation.inFlight.values)
-    for number in accepted.foundation.inBatch {
-      guard case .waiting(let other) = others[number] else {
+    for entry in accepted.foundation.entries.values where entry.pending == nil {
+      guard case .waiting = others[Int(entry.commit)] else {
         return .overtaken(accepted.commit, Self.overtaken(accepted.commit))
       }
-      predecessors.append(other.pending)
     }
-    do throws(SectorError) { return try self.enter(accepted, predecessors, by: committer) } catch {
+    do throws(SectorError) { return try self.enter(accepted, others, by: committer) } catch {
       if case .conflict = error { return .overtaken(accepted.commit, error) }
       return .failed(error)
     }
@@ -94,19 +95,26 @@ extension SectorGroup {
   }
 
   private func enter(
-    _ accepted: Accepted, _ predecessors: [PendingChange], by committer: Committer
+    _ accepted: Accepted, _ others: [Entered], by committer: Committer
   ) throws(SectorError) -> Entered {
     let commit = accepted.commit
     var (change, entering) = try self.change(for: accepted, by: committer)
-    change.predecessors = predecessors
+    let digests = entering.recordBytes.map { Digest(Digest32(sha256: $0).bytes) }
     // Under one lock, so that the order in which later commits see this one is the order in the log.
     let result = self.state.withLock { state -> Result<(UInt64, PendingChange)?, SectorError> in
+      // Judged as the leader of an earlier term.
+      guard state.term == accepted.term else { return .failure(.leadershipLost) }
       // The same operation, judged at the same time: one of the two is enough.
       if commit.operations.contains(where: { state.operations[$0.id] != nil }) { return .success(nil) }
-      // Others have entered since it was judged: it would fail, and take with it what is built on it.
-      for file in commit.records.map(\.fileID) + commit.removals {
-        guard let newest = state.inFlight[file.inode].last?.pending else { continue }
-        guard predecessors.contains(where: { $0 === newest }) else { return .failure(Self.overtaken(commit)) }
+      // Where others have entered since it was judged, it would fail, and take with it what is built on it.
+      for file in commit.records.map(\.fileID) + commit.removals
+      where accepted.foundation.entries[file.inode] == nil && !state.inFlight[file.inode].isEmpty {
+        return .failure(Self.overtaken(commit))
+      }
+      for (inode, entry) in accepted.foundation.entries {
+        guard let basis = Self.basis(entry, of: inode, others, state), change.require(basis) else {
+          return .failure(Self.overtaken(commit))
+        }
       }
       for (file, path) in accepted.credentialPaths {
         if let other = state.credentialPaths[path], other != file {
@@ -118,22 +126,23 @@ extension SectorGroup {
         change.facts.append(Self.fact(Self.inodeCountFact, count))
       }
       let pending: PendingChange
-      do throws(StoreError) { pending = try self.store.enqueue(change) } catch {
+      do throws(StoreError) { pending = try self.replica.propose(change) } catch {
         if error == .invalidChange(.entryTooLong) { return .failure(self.recordsTooLarge(commit)) }
-        return .failure(SectorError(error, generation: self.generation))
+        return .failure(self.error(error))
       }
       state.lastCommit += 1
       state.inodeCount = UInt64(clamping: Int64(clamping: state.inodeCount) + Int64(accepted.inodeCountChange))
       for (file, path) in accepted.credentialPaths { state.credentialPaths[path] = file }
       for operation in commit.operations { state.operations[operation.id] = pending }
-      for record in commit.records {
+      for (record, digest) in zip(commit.records, digests) {
         let nodes = commit.blocks[record.fileID]?.nodes ?? [:]
         state.inFlight.add(
-          .init(commit: state.lastCommit, record: record, nodes: nodes, pending: pending), to: record.fileID.inode)
+          .init(commit: state.lastCommit, record: record, nodes: nodes, digest: digest, pending: pending),
+          to: record.fileID.inode)
       }
       for file in commit.removals {
         state.inFlight.add(
-          .init(commit: state.lastCommit, record: nil, nodes: [:], pending: pending), to: file.inode)
+          .init(commit: state.lastCommit, record: nil, nodes: [:], digest: nil, pending: pending), to: file.inode)
       }
       return .success((state.lastCommit, pending))
     }
@@ -152,7 +161,24 @@ extension SectorGroup {
     // The sectors are on their way: only what the end of the commit needs is kept.
     var rest = commit
     rest.blocks = [:]
-    return .waiting(Waiting(number: number, commit: rest, change: entering, pending: pending))
+    return .waiting(Waiting(term: accepted.term, number: number, commit: rest, change: entering, pending: pending))
+  }
+
+  /// The condition that an inode is as this commit in flight leaves it; nil when another one has entered since.
+  private static func basis(
+    _ entry: InFlight.Entry, of inode: InodeNumber, _ others: [Entered], _ state: State
+  ) -> Change.Condition? {
+    let newest = state.inFlight[inode].last
+    if let pending = entry.pending {
+      // When it has ended meanwhile, what came of it is in the store.
+      if let newest, newest.pending !== pending { return nil }
+      return .init(inode: inode.rawValue, version: entry.record?.version.rawValue, digest: entry.digest)
+    }
+    // It has just entered, with the acceptance that it lacked when this one was judged by it.
+    guard case .waiting(let other) = others[Int(entry.commit)], let newest, newest.pending === other.pending else {
+      return nil
+    }
+    return .init(inode: inode.rawValue, version: newest.record?.version.rawValue, digest: newest.digest)
   }
 
   /// Many records that are each within their limits may still be more than one entry of the log takes.
@@ -233,5 +259,18 @@ extension SectorGroup {
         BlockWrite(
           inode: inode, level: UInt8(key.level), index: key.index, bytes: bytes, blockSize: TreeShape.nodeByteCount))
     }
+  }
+}
+
+extension Change {
+  /// Adds a condition; false when there is one that contradicts it.
+  fileprivate mutating func require(_ condition: Condition) -> Bool {
+    guard let place = self.conditions.firstIndex(where: { $0.inode == condition.inode }) else {
+      self.conditions.append(condition)
+      return true
+    }
+    guard self.conditions[place].version == condition.version else { return false }
+    self.conditions[place].digest = condition.digest
+    return true
   }
 }

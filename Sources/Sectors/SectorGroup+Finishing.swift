@@ -33,10 +33,7 @@ extension SectorGroup {
     do throws(StoreError) { durable = .success(try await waiting.pending.durable()) } catch {
       durable = .failure(error)
     }
-    if case .success(let index) = durable {
-      // Before it leaves the flight, so that nobody sees a gap.
-      for record in records { self.credentials.note(record, at: index) }
-      for file in waiting.change.removedCredentials { self.credentials.noteRemoval(of: file, at: index) }
+    if case .success = durable {
       self.chains.noteStored(waiting.change.chains)
     }
     self.state.withLock { self.leave(waiting, durable, &$0) }
@@ -52,14 +49,19 @@ extension SectorGroup {
     case .failure(let error):
       // Somebody with the same operation may have been faster.
       if Self.mayBeRepetition(error), let answer = await self.answerInStore(to: waiting.commit) { return answer }
-      if case .predecessorRefused = error { return .failure(await self.settle(Self.overtaken(waiting.commit))) }
-      return .failure(await self.settle(SectorError(error, generation: self.generation)))
+      if case .conditionFailed(let inode, _) = error, !waiting.commit.concerns(InodeNumber(inode)) {
+        // Something else that it was judged by came to nothing.
+        return .failure(await self.settle(Self.overtaken(waiting.commit)))
+      }
+      return .failure(await self.settle(self.error(error)))
     }
   }
 
   /// The commit is not in flight any more.
   private func leave(_ waiting: Waiting, _ durable: Result<LogIndex, StoreError>, _ state: inout State) {
     let commit = waiting.commit
+    // What was in flight in an earlier term is forgotten already.
+    guard state.term == waiting.term else { return }
     let inodes = commit.records.map(\.fileID.inode) + commit.removals.map(\.inode)
     for operation in commit.operations where state.operations[operation.id] === waiting.pending {
       state.operations[operation.id] = nil
@@ -82,7 +84,7 @@ extension SectorGroup {
   /// Whether the store refuses like this what another commit has done already.
   private static func mayBeRepetition(_ error: StoreError) -> Bool {
     switch error {
-    case .conditionFailed, .predecessorRefused, .alreadyApplied, .invalidChange: true
+    case .conditionFailed, .alreadyApplied, .invalidChange: true
     default: false
     }
   }
@@ -123,7 +125,6 @@ extension SectorGroup {
       return .failure(error)
     }
     guard let refusal else { return .failure(.operationTooOld) }
-    if case .predecessorRefused = refusal { return .failure(.busy) }
     return .failure(await self.settle(SectorError(refusal, generation: self.generation)))
   }
 
@@ -133,7 +134,15 @@ extension SectorGroup {
     if let pending = self.state.withLock({ $0.inFlight[file.inode].last?.pending }) {
       _ = try? await pending.durable()
     }
-    guard let record = try? await self.record(file) else { return .conflict(file, current: current) }
+    guard let record = try? await self.storedRecord(file) else { return .conflict(file, current: current) }
     return .conflict(file, current: record.version)
+  }
+}
+
+extension Commit {
+  /// Whether the commit changes an inode, or has a condition on it.
+  fileprivate func concerns(_ inode: InodeNumber) -> Bool {
+    self.records.contains { $0.fileID.inode == inode } || self.removals.contains { $0.inode == inode }
+      || self.conditions.contains { $0.fileID.inode == inode }
   }
 }

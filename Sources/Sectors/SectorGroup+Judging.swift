@@ -10,6 +10,8 @@ extension SectorGroup {
   /// A commit that may enter the log.
   struct Accepted {
     var commit: Commit
+    /// The term that it was judged in.
+    let term: UInt64
     /// The inodes whose stored blocks have to be cut to the new shape.
     var truncated: Set<FileID> = []
     /// Versions that removed inodes have.
@@ -45,7 +47,7 @@ extension SectorGroup {
       view.foundation = Foundation()
       do throws(SectorError) { return try await self.judge(commit, by: committer, view) } catch {
         attemptsLeft -= 1
-        guard attemptsLeft > 0, await Self.isAnyRefused(view.foundation.inFlight.values) else { throw error }
+        guard attemptsLeft > 0, await Self.isAnyRefused(view.foundation.pending) else { throw error }
       }
     }
   }
@@ -83,7 +85,7 @@ extension SectorGroup {
     for chain in commit.chains where self.chains.key(chain.digest) == nil {
       guard self.chains.addSent(chain, at: self.date) else { throw .invalid(field: "chains") }
     }
-    var accepted = Accepted(commit: commit, foundation: view.foundation)
+    var accepted = Accepted(commit: commit, term: view.term, foundation: view.foundation)
     for record in commit.records {
       let old = olds[record.fileID] ?? Newest(record: nil, unfinished: [])
       try await self.judge(record, over: old, by: committer, policy, &accepted)
@@ -309,7 +311,7 @@ extension SectorGroup {
     } catch {
       guard let error = error as? IntegrityError else { throw .internalFault("\(error)") }
       // Was what it was judged by still there?
-      let current = try await self.newest(record.fileID, View()).record?.version ?? .absent
+      let current = try await self.newest(record.fileID, View(term: 0)).record?.version ?? .absent
       let isJudgedByBatch = old.unfinished.last.map { $0.pending == nil } ?? false
       if !isJudgedByBatch, current != old.record?.version ?? .absent {
         throw .conflict(record.fileID, current: current)
@@ -332,7 +334,7 @@ extension SectorGroup {
     } catch {
       switch error {
       case .versionGone, .unknownInode:
-        throw .conflict(file, current: try await self.record(file)?.version ?? .absent)
+        throw .conflict(file, current: try await self.storedRecord(file)?.version ?? .absent)
       default: throw SectorError(error, generation: self.generation)
       }
     }

@@ -2,6 +2,8 @@
 
 internal import Foundation
 package import Inodes
+internal import Raft
+package import Replication
 package import SectorStore
 internal import Synchronization
 package import Trust
@@ -12,8 +14,8 @@ package import Trust
 /// each new record, and put into the log together with its conditions, which are judged again when its turn comes. So
 /// commits follow one another without waiting for the disk, and one that was overtaken fails as a whole.
 ///
-/// At present the cluster has one member. What is promised does not depend on that: a commit that was answered is
-/// durable on a majority, and reads see every commit that was answered before they began.
+/// A commit that was answered is durable on a majority, and reads see every commit that was answered before they began,
+/// on whichever member. Only the member that leads takes commits; the others say who that is.
 ///
 /// Everything runs where its caller runs. Only what is not in memory is fetched by a thread of the store.
 package final class SectorGroup: Sendable {
@@ -29,6 +31,8 @@ package final class SectorGroup: Sendable {
   }
 
   struct State {
+    /// The term of leadership that all of this is about; 0 before the first.
+    var term: UInt64 = 0
     var inFlight = InFlight()
     var records = RecordCache(countMax: SectorGroup.parsedRecordsMax)
     /// The next inode number to hand out.
@@ -46,6 +50,8 @@ package final class SectorGroup: Sendable {
   package let generation: Generation
   package let sectorSize: Int
   package let store: SectorStore
+  /// This member's part in the consensus.
+  package let replica: ReplicaDriver
   package let credentials = CredentialIndex()
   /// Signatures that need not be verified again in this process.
   package let signatures: SignatureCache
@@ -55,6 +61,8 @@ package final class SectorGroup: Sendable {
   let chains: ChainCache
   let state: Mutex<State>
   let now: @Sendable () -> Int64
+  /// Says that leadership or membership has changed, or a snapshot is wanted. For one reader.
+  package let changes: AsyncStream<Void>
 
   /// Parsed records that are kept; the store keeps the bytes of more.
   private static let parsedRecordsMax = 8_192
@@ -62,12 +70,16 @@ package final class SectorGroup: Sendable {
   static let nextInodeFact = "superblock.next-inode"
   static let inodeCountFact = "inodes"
 
-  /// Takes over an open store.
+  /// Takes over an open store. An empty one becomes the first member of a new cluster, and leads it on return.
   ///
-  /// - Parameter now: the present time, nanoseconds since 1970 UTC.
+  /// - Parameters:
+  ///   - now: the present time, nanoseconds since 1970 UTC.
+  ///   - timing: the same on all members.
+  ///   - transport: how other members are reached.
   package init(
     store: SectorStore, generation: Generation, sectorSize: Int, member: Member, verifier: ChainVerifier,
-    signatures: SignatureCache, now: @escaping @Sendable () -> Int64
+    signatures: SignatureCache, now: @escaping @Sendable () -> Int64, timing: GroupTiming = GroupTiming(),
+    transport: any ReplicaTransport = NoTransport()
   ) async throws(SectorError) {
     guard store.configuration.generation == generation.rawValue else {
       throw .wrongGeneration(Generation(store.configuration.generation))
@@ -81,31 +93,100 @@ package final class SectorGroup: Sendable {
     self.signatures = signatures
     self.now = now
     self.chains = ChainCache(verifier: verifier)
+    let counts: (nextInode: UInt64, inodes: UInt64)
     do throws(StoreError) {
-      // Below it are the superblock and the root directory.
-      let nextInode = try Self.number(store, Self.nextInodeFact) ?? InodeNumber.rootDirectory.rawValue + 1
-      let inodeCount = try Self.number(store, Self.inodeCountFact) ?? 0
-      self.state = Mutex(State(nextInode: nextInode, inodeCount: inodeCount))
+      counts = try Self.counts(store)
+      self.replica = try await Self.replica(store, member, timing, transport)
     } catch {
       throw SectorError(error, generation: generation)
     }
+    self.state = Mutex(State(nextInode: counts.nextInode, inodeCount: counts.inodes))
     self.chains.add(member.credential, digest: self.memberChainDigest)
+    let (changes, change) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+    self.changes = changes
+    var observer = ReplicaDriver.Observer()
+    observer.changed = { change.yield() }
+    observer.applied = { [weak self] entries in self?.noteApplied(entries) }
+    self.replica.setObserver(observer)
+    guard self.replica.start() else { throw .notServing }
+    // What is applied from now on is noted as it comes.
+    try await self.loadCredentials()
+    if self.replica.status.membership.voters == [self.replica.member] { _ = try await self.lead() }
+  }
+
+  private static func replica(
+    _ store: SectorStore, _ member: Member, _ timing: GroupTiming, _ transport: any ReplicaTransport
+  ) async throws(StoreError) -> ReplicaDriver {
+    guard let id = store.configuration.memberID else { throw .damaged(.header) }
+    let log: RecoveredLog
+    if try store.membership() == nil {
+      // Nobody but the bootstrap writes in the first term; it may have been interrupted.
+      guard store.recoveredLog.applied == .zero, store.recoveredLog.entries.allSatisfy({ $0.term <= 1 }) else {
+        throw .damaged(.fact("membership"))
+      }
+      log = try await ReplicaDriver.bootstrap(
+        store, facts: [self.memberFact(MemberID(id), path: member.credential.path)])
+    } else {
+      log = store.recoveredLog
+    }
+    // At random, anew in each life.
+    var configuration = ReplicaConfiguration(
+      member: MemberID(id), incarnation: GroupIncarnation(1), seed: .random(in: .min ... .max))
+    configuration.heartbeatInterval = timing.heartbeatInterval
+    configuration.electionTimeout = timing.electionTimeout
+    configuration.clockDriftBound = timing.clockDriftBound
+    do {
+      return try ReplicaDriver(store: store, log: log, configuration: configuration, transport: transport)
+    } catch {
+      throw error as? StoreError ?? .failed("\(error)")
+    }
+  }
+
+  private func loadCredentials() async throws(SectorError) {
     let inodes: [UInt64]
     do throws(StoreError) {
+      let store = self.store
       inodes = try await store.perform { () throws(StoreError) in try store.inodes(flag: .credential) }
     } catch {
-      throw SectorError(error, generation: generation)
+      throw SectorError(error, generation: self.generation)
     }
     for inode in inodes {
-      let file = FileID(generation: generation, inode: InodeNumber(inode))
+      let file = FileID(generation: self.generation, inode: InodeNumber(inode))
       do throws(SectorError) {
-        if let record = try await self.record(file) { self.credentials.note(record, at: .zero) }
+        if let record = try await self.storedRecord(file) { self.credentials.note(record, at: .zero) }
       } catch {
         // Whoever it confirmed is not confirmed; everybody else goes on.
         guard case .dataLoss = error else { throw error }
         self.credentials.noteDamage(of: file)
       }
     }
+  }
+
+  /// Takes note of credential files, on whichever member: they say who may call.
+  private func noteApplied(_ entries: [AppliedEntry]) {
+    for entry in entries {
+      for change in entry.records {
+        switch change {
+        case .put(let stored):
+          guard stored.flags.contains(.credential), let record = try? InodeRecord(serialized: stored.bytes) else {
+            continue
+          }
+          self.credentials.note(record, at: entry.index)
+        case .remove(let inode):
+          self.credentials.noteRemoval(
+            of: FileID(generation: self.generation, inode: InodeNumber(inode)), at: entry.index)
+        }
+      }
+    }
+  }
+
+  /// The next inode number to hand out, and how many inodes there are.
+  static func counts(_ store: SectorStore) throws(StoreError) -> (nextInode: UInt64, inodes: UInt64) {
+    // Below it are the superblock and the root directory.
+    (
+      try self.number(store, self.nextInodeFact) ?? InodeNumber.rootDirectory.rawValue + 1,
+      try self.number(store, self.inodeCountFact) ?? 0
+    )
   }
 
   /// A number that is kept as a fact.
@@ -123,6 +204,12 @@ package final class SectorGroup: Sendable {
 
   /// The newest durable record; nil when there is no such inode.
   package func record(_ file: FileID) async throws(SectorError) -> InodeRecord? {
+    try await self.confirmRead()
+    return try await self.storedRecord(file)
+  }
+
+  /// The newest record that this member has applied, which may be behind others.
+  package func storedRecord(_ file: FileID) async throws(SectorError) -> InodeRecord? {
     try self.require(file)
     let stored: StoredRecord?
     do throws(StoreError) {
@@ -148,13 +235,14 @@ package final class SectorGroup: Sendable {
 
   /// The newest durable records of several inodes, all as of one moment.
   package func records(_ files: [FileID]) async throws(SectorError) -> [InodeRecord?] {
+    try await self.confirmRead()
     var records: [InodeRecord?] = []
-    for file in files { records.append(try await self.record(file)) }
+    for file in files { records.append(try await self.storedRecord(file)) }
     if files.count < 2 { return records }
     // Versions only grow: what was the same twice in a row was so at the moment between.
     for _ in 0..<Self.snapshotAttemptsMax {
       var again: [InodeRecord?] = []
-      for file in files { again.append(try await self.record(file)) }
+      for file in files { again.append(try await self.storedRecord(file)) }
       if zip(records, again).allSatisfy({ $0?.version == $1?.version }) { return again }
       records = again
     }
@@ -259,7 +347,7 @@ package final class SectorGroup: Sendable {
 
   /// Whether a directory is an inode itself or one of its ancestors, by file ids.
   package func isAtOrAbove(_ directory: FileID, _ record: InodeRecord) async throws(SectorError) -> Bool {
-    try await self.isAtOrAbove(directory, [record.fileID] + CommitPolicy.directories(of: record), View())
+    try await self.isAtOrAbove(directory, [record.fileID] + CommitPolicy.directories(of: record), View(term: 0))
   }
 
   /// Whether a directory is one of these inodes or an ancestor of one.
@@ -308,34 +396,42 @@ package final class SectorGroup: Sendable {
   /// Hands out inode numbers, never to be handed out again. Durable when it returns.
   package func allocateInodes(_ count: UInt32) async throws(SectorError) -> UInt64 {
     guard count > 0, count <= SectorLimits.allocationMax else { throw .invalid(field: "count") }
+    _ = try await self.lead()
     // The order of numbers and the order in the log are the same, as both are taken under one lock.
     let (first, pending) = self.state.withLock { state in
       let first = state.nextInode
-      state.nextInode += UInt64(count)
       var change = Change()
-      change.facts = [Self.fact(Self.nextInodeFact, state.nextInode)]
-      return (first, Result { () throws(StoreError) in try self.store.enqueue(change) })
+      change.facts = [Self.fact(Self.nextInodeFact, first + UInt64(count))]
+      let pending = Result { () throws(StoreError) in try self.replica.propose(change) }
+      if case .success = pending { state.nextInode += UInt64(count) }
+      return (first, pending)
     }
-    do { _ = try await pending.get().durable() } catch { throw SectorError(error, generation: self.generation) }
+    try await self.finish(pending)
     return first
+  }
+
+  /// Waits until a change is durable and applied.
+  private func finish(_ pending: Result<PendingChange, StoreError>) async throws(SectorError) {
+    self.replica.flush()
+    do { _ = try await pending.get().durable() } catch { throw self.error(error) }
   }
 
   /// Opens a session for a principal. Durable when it returns.
   package func openSession(owner: TreePath) async throws(SectorError) -> [UInt8] {
+    _ = try await self.lead()
     let session = SessionID.random()
     var change = Change()
     change.sessionsOpened = [
       .init(session: session, owner: owner.bytes, openedAt: self.now() / 1_000_000_000)
     ]
-    do { _ = try await self.store.enqueue(change).durable() } catch {
-      throw SectorError(error, generation: self.generation)
-    }
+    try await self.finish(Result { () throws(StoreError) in try self.replica.propose(change) })
     return session.bytes
   }
 
   /// What is known of an operation: its result when it was applied, nil when it is new.
   package func result(of operation: OperationID, by principal: TreePath) async throws(SectorError) -> [UInt8]? {
     guard let session = SessionID(operation.session) else { throw .sessionUnknown }
+    try await self.confirmRead()
     return try await self.result(of: operation, in: session, ownedBy: principal)
   }
 

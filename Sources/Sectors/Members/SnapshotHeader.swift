@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import BlocktreeSchema
+package import Raft
+package import SectorStore
+internal import SwiftProtobuf
+
+/// What snapshot is sent, and between whom.
+package struct SnapshotHeader: Hashable, Sendable {
+  package var generation: UInt64
+  package var sender: MemberID
+  package var receiver: MemberID
+  /// In bytes.
+  package var sectorSize: Int
+  /// The last entry that the snapshot contains, and its term.
+  package var index: StoreLogIndex
+  package var term: UInt64
+
+  package init(
+    generation: UInt64, sender: MemberID, receiver: MemberID, sectorSize: Int, index: StoreLogIndex, term: UInt64
+  ) {
+    self.generation = generation
+    self.sender = sender
+    self.receiver = receiver
+    self.sectorSize = sectorSize
+    self.index = index
+    self.term = term
+  }
+}
+
+extension SnapshotHeader {
+  /// Throws `invalid` with the name of the field that is.
+  package init(_ header: Blocktree_V1_InstallHeader) throws(MemberError) {
+    guard header.sender != 0 else { throw .invalid(field: "sender") }
+    guard header.receiver != 0 else { throw .invalid(field: "receiver") }
+    guard header.index <= 1 << 60 else { throw .invalid(field: "index") }
+    guard header.term <= 1 << 60 else { throw .invalid(field: "term") }
+    self.init(
+      generation: header.generation, sender: MemberID(header.sender), receiver: MemberID(header.receiver),
+      sectorSize: Int(header.sectorSize), index: StoreLogIndex(header.index), term: header.term)
+  }
+}
+
+extension Blocktree_V1_InstallHeader {
+  package init(_ header: SnapshotHeader) {
+    self.init()
+    self.generation = header.generation
+    self.sender = header.sender.rawValue
+    self.receiver = header.receiver.rawValue
+    self.sectorSize = UInt32(clamping: header.sectorSize)
+    self.index = header.index.rawValue
+    self.term = header.term
+  }
+}
