@@ -3,6 +3,7 @@
 package import Configuration
 internal import FoundationEssentials
 package import Logging
+package import Sectors
 internal import SystemPackage
 package import Transport
 package import Trust
@@ -30,6 +31,9 @@ package struct NodeConfiguration: Sendable {
   package var grace = Duration.seconds(10)
   /// `store.checkpointBytes`: a checkpoint begins when the log has grown by so much.
   package var checkpointBytes = 16 << 20
+  /// `cluster.heartbeatMilliseconds`: how often the leader of a cluster is heard. An election begins when it was not
+  /// for 5 to 10 times as long. The same on all members.
+  package var timing = GroupTiming()
   /// `limits.…`: connections, handshakes, handshakeSeconds, idleSeconds, messageBytes, streamsPerConnection.
   package var limits = TransportLimits()
 
@@ -64,6 +68,10 @@ package struct NodeConfiguration: Sendable {
     }
     self.checkpointBytes =
       try await Self.number("store.checkpointBytes", reader, in: (1 << 20)...(1 << 30)) ?? self.checkpointBytes
+    if let milliseconds = try await Self.number("cluster.heartbeatMilliseconds", reader, in: 5...10_000) {
+      self.timing.heartbeatInterval = .milliseconds(milliseconds)
+      self.timing.electionTimeout = .milliseconds(5 * milliseconds)...(.milliseconds(10 * milliseconds))
+    }
     try await self.readLimits(reader)
     self.advertise = try await Self.addresses("advertise", reader)
   }
