@@ -76,6 +76,9 @@ public struct BlocktreeError: Error, Hashable, Sendable, CustomStringConvertible
     public static let noSpace = Reason(rawValue: "NO_SPACE")
     public static let busy = Reason(rawValue: "BUSY")
     public static let notServing = Reason(rawValue: "NOT_SERVING")
+    /// Another process leads the cluster, and nothing was done. Metadata: `leader` and `addresses`, if known. Clients go
+    /// there by themselves; this is thrown when nobody led for too long.
+    public static let notLeader = Reason(rawValue: "NOT_LEADER")
     public static let limitReached = Reason(rawValue: "LIMIT_REACHED")
     public static let outOfRange = Reason(rawValue: "OUT_OF_RANGE")
     /// No connection could be made.
@@ -160,5 +163,15 @@ extension BlocktreeError {
   var isTransient: Bool { self.retry != .never && (self.code == .unavailable || self.reason == .busy) }
 
   /// Whether the request certainly was not carried out.
-  var isCertainlyUndone: Bool { self.reason == .busy }
+  var isCertainlyUndone: Bool { self.reason == .busy || self.reason == .notLeader }
+
+  /// Whether another process may do better: this one can not be reached, or does not serve.
+  var isOfOneProcess: Bool { self.code == .unavailable || self.reason == Reason(rawValue: "TOO_MANY_CONNECTIONS") }
+
+  /// A file was changed between two parts of it that were read.
+  static func changed(_ path: String) -> BlocktreeError {
+    BlocktreeError(
+      code: .aborted, reason: .conflict, message: "The file was changed while it was read.", metadata: ["path": path],
+      retry: .later)
+  }
 }

@@ -7,7 +7,8 @@ private import Synchronization
 internal import Transport
 
 extension Client {
-  /// Makes any call. It is never repeated once it has been sent.
+  /// Makes any call. It is never repeated once it has been sent, except when the process answers that another one leads,
+  /// and only one request was there to send: then it goes to that one.
   ///
   /// - Parameters:
   ///   - next: gives the requests; nil after the last one.
@@ -21,16 +22,28 @@ extension Client {
     let timeout = method.type == .unary ? self.timeout : nil
     // What the caller's own code threw says more than what became of the call.
     let thrown = Mutex<(any Error)?>(nil)
+    let hasAnswered = Flag()
+    let isOne = method.type == .unary || method.type == .serverStreaming
+    let only = isOne ? try await next() : nil
     do {
-      try await self.core.call(timeout: timeout, isRepeatable: { false }) { connection, options in
+      try await self.core.call(
+        timeout: timeout, isRepeatable: { false }, isReplayable: { isOne && !hasAnswered.isSet }
+      ) { connection, options in
         let request = StreamingClientRequest<Request> { writer in
+          if isOne {
+            if let only { try await writer.write(only) }
+            return
+          }
           while let message = try await Self.noting(thrown, next) { try await writer.write(message) }
         }
         try await connection.client.bidirectionalStreaming(
           request: request, descriptor: method, serializer: ProtobufSerializer<Request>(),
           deserializer: ProtobufDeserializer<Response>(), options: options
         ) { response in
-          for try await message in response.messages { try await Self.noting(thrown) { try await answered(message) } }
+          for try await message in response.messages {
+            hasAnswered.set()
+            try await Self.noting(thrown) { try await answered(message) }
+          }
         }
       }
     } catch {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import FoundationEssentials
 internal import NIOCore
 internal import Transport
 
@@ -28,10 +29,27 @@ extension Client {
   /// Copies a file of the domain to this machine.
   ///
   /// The bytes go to a new file beside the destination, which then takes its name: whoever looks sees the whole file or
-  /// what was there before. A transfer that breaks off is begun again a few times.
+  /// what was there before. A transfer that breaks off goes on where it was; if the file has changed meanwhile, or
+  /// nobody serves for long, it is begun again a few times.
   @discardableResult
   public func download(
     _ path: String, toFile destination: String, options: CopyOptions = CopyOptions()
+  ) async throws -> FileInfo {
+    for _ in 1..<Self.downloadCountMax {
+      do {
+        return try await self.downloadOnce(path, toFile: destination, options: options)
+      } catch let error as BlocktreeError where error.reason == .conflict {
+        continue
+      }
+    }
+    return try await self.downloadOnce(path, toFile: destination, options: options)
+  }
+
+  /// How often a file is fetched that changes all the time.
+  private static let downloadCountMax = 5
+
+  private func downloadOnce(
+    _ path: String, toFile destination: String, options: CopyOptions
   ) async throws -> FileInfo {
     let eventLoop = self.core.executor.eventLoop
     return try await self.readParts(path, from: 0, count: nil, isRestartable: true) { parts in
@@ -100,8 +118,9 @@ extension Client {
     let info = try await self.writeParts(
       to: path, writeMode, mode: mode, modified: modified, isRestartable: isSeekable
     ) { file in
-      if isSeekable { lseek(descriptor.value, 0, SEEK_SET) }
-      try await file.send(from: LocalFileSource(descriptor: descriptor, on: eventLoop), progress: options.progress)
+      // By offset: a former attempt may still be reading ahead.
+      let source = LocalFileSource(descriptor: descriptor, from: isSeekable ? 0 : nil, on: eventLoop)
+      try await file.send(from: source, progress: options.progress)
     }
     if options.keepsAttributes, info.mode != mode {
       return try await self.setAttributes(path, AttributeChanges(mode: mode, modified: modified))
@@ -110,24 +129,45 @@ extension Client {
   }
 
   /// Copies what an open descriptor delivers, which stays the caller's, to the domain.
+  ///
+  /// What replaces or makes a file and has at most 1 MiB is collected first, so that it can be sent again when the process
+  /// fails; of more, nothing can be read twice, and the error is thrown.
   @discardableResult
   public func upload(
     fromDescriptor descriptor: Int32, to path: String, _ writeMode: WriteMode = .replace, mode: FileMode = 0o644,
     progress: (@Sendable (UInt64) -> Void)? = nil
   ) async throws -> FileInfo {
-    let eventLoop = self.core.executor.eventLoop
+    var source = LocalFileSource(
+      descriptor: LocalDescriptor(descriptor, isOwned: false), from: nil, on: self.core.executor.eventLoop)
+    var head: [Data] = []
+    var byteCount = 0
+    while writeMode.isRepeatable, byteCount <= Self.transferByteCountMax {
+      guard let piece = try await source.next() else {
+        let bytes = head.reduce(into: []) { $0 += $1 }
+        let info = try await self.writeBytes(bytes, to: path, writeMode, mode: mode)
+        progress?(UInt64(byteCount))
+        return info
+      }
+      head.append(piece)
+      byteCount += piece.count
+    }
+    let (begun, rest) = (head, source)
     return try await self.writeParts(to: path, writeMode, mode: mode, modified: nil, isRestartable: false) { file in
-      let source = LocalFileSource(descriptor: LocalDescriptor(descriptor, isOwned: false), on: eventLoop)
-      try await file.send(from: source, progress: progress)
+      try await file.send(begun, from: rest, progress: progress)
     }
   }
 }
 
 extension FileWriter {
-  fileprivate func send(from source: LocalFileSource, progress: (@Sendable (UInt64) -> Void)?) async throws {
-    var source = source
+  fileprivate func send(
+    _ head: [Data] = [], from source: LocalFileSource, progress: (@Sendable (UInt64) -> Void)?
+  ) async throws {
+    var (head, source) = (head[...], source)
     var byteCount: UInt64 = 0
-    while let piece = try await source.next() {
+    while true {
+      var piece = head.popFirst()
+      if piece == nil { piece = try await source.next() }
+      guard let piece else { return }
       try await self.send(piece)
       byteCount += UInt64(piece.count)
       progress?(byteCount)

@@ -33,30 +33,89 @@ public struct FileReader: AsyncSequence, AsyncIteratorProtocol {
 }
 
 /// The parts of a file as they arrive, without another copy.
+///
+/// When the connection breaks on the way, the rest is fetched piece by piece from whoever serves then, as long as the
+/// file is still of the same version.
 struct FileParts {
   let info: Blocktree_V1_FileInfo
-  private var first: Data
-  private var messages: RPCAsyncSequence<Blocktree_V1_ReadResponse, any Error>.AsyncIterator
+  private let client: Client
+  private let request: Blocktree_V1_ReadRequest
+  private var pieces: ArraySlice<Data>
+  /// Nil once it has broken.
+  private var messages: RPCAsyncSequence<Blocktree_V1_ReadResponse, any Error>.AsyncIterator?
+  /// Of the next byte that is to arrive.
+  private var position: UInt64
+
+  /// What is fetched at once after the stream has broken.
+  private static let rangeByteCount: UInt64 = 4 << 20
 
   /// Waits for the first message, which describes the file.
-  init(_ response: StreamingClientResponse<Blocktree_V1_ReadResponse>) async throws {
-    self.messages = response.messages.makeAsyncIterator()
-    guard let first = try await self.messages.next(isolation: #isolation), first.hasInfo else {
+  init(
+    _ response: StreamingClientResponse<Blocktree_V1_ReadResponse>, to request: Blocktree_V1_ReadRequest,
+    _ client: Client
+  ) async throws {
+    var messages = response.messages.makeAsyncIterator()
+    guard let first = try await messages.next(isolation: #isolation), first.hasInfo else {
       throw BlocktreeError.malformedAnswer("info")
     }
     self.info = first.info
-    self.first = first.data
+    self.client = client
+    self.request = request
+    self.pieces = first.data.isEmpty ? [] : [first.data]
+    self.messages = messages
+    self.position = request.offset + UInt64(first.data.count)
   }
 
   mutating func next() async throws -> Data? {
-    if !self.first.isEmpty {
-      defer { self.first = Data() }
-      return self.first
+    if let piece = self.pieces.popFirst() { return piece }
+    do {
+      while let message = try await self.messages?.next(isolation: #isolation) {
+        self.position += UInt64(message.data.count)
+        if !message.data.isEmpty { return message.data }
+      }
+      if self.messages != nil { return nil }
+    } catch {
+      guard try BlocktreeError(thrown: error).isTransient else { throw error }
+      self.messages = nil
     }
-    while let message = try await self.messages.next(isolation: #isolation) {
-      if !message.data.isEmpty { return message.data }
+    return try await self.nextOfRange()
+  }
+
+  private mutating func nextOfRange() async throws -> Data? {
+    let (rest, overflows) = self.end.subtractingReportingOverflow(self.position)
+    guard !overflows, rest > 0 else { return nil }
+    var request = self.request
+    request.offset = self.position
+    request.length = min(rest, Self.rangeByteCount)
+    let (pieces, byteCount) = try await self.fetch(request)
+    // Of the same version there must be more.
+    guard byteCount > 0, byteCount <= request.length else { throw BlocktreeError.malformedAnswer("data") }
+    self.pieces = pieces[...]
+    self.position += byteCount
+    return self.pieces.popFirst()
+  }
+
+  private var end: UInt64 {
+    let (end, overflows) = self.request.offset.addingReportingOverflow(self.request.length)
+    return self.request.length == 0 || overflows ? self.info.size : min(end, self.info.size)
+  }
+
+  private func fetch(_ request: Blocktree_V1_ReadRequest) async throws -> (pieces: [Data], byteCount: UInt64) {
+    let (core, info) = (self.client.core, self.info)
+    return try await core.call(timeout: self.client.timeout) { connection, options in
+      try await connection.filesystem.read(request, options: options) { response in
+        var (pieces, byteCount): ([Data], UInt64) = ([], 0)
+        for try await message in response.messages {
+          if message.hasInfo, message.info.fileID != info.fileID || message.info.version != info.version {
+            throw BlocktreeError.changed(request.path)
+          }
+          byteCount += UInt64(message.data.count)
+          guard byteCount <= request.length else { throw BlocktreeError.malformedAnswer("data") }
+          if !message.data.isEmpty { pieces.append(message.data) }
+        }
+        return (pieces, byteCount)
+      }
     }
-    return nil
   }
 }
 
@@ -71,7 +130,8 @@ extension Client {
   /// }
   /// ```
   ///
-  /// A connection that fails before `body` was called is replaced. After that the error is thrown: the caller knows
+  /// A connection that fails is replaced, and the reading goes on where it was, if the file is still of the same
+  /// version. If it has changed, the error with the reason ``BlocktreeError/Reason/conflict`` is thrown: the caller knows
   /// what to keep of what it has read.
   ///
   /// - Parameters:
@@ -133,10 +193,10 @@ extension Client {
     // What `body` threw is the caller's own: it is neither translated nor a reason to begin again.
     let thrown = Mutex<(any Error)?>(nil)
     do {
-      return try await self.core.call(timeout: nil, isRepeatable: { isRestartable || !hasBegun.isSet }) {
+      return try await self.core.call(timeout: nil, isReplayable: { isRestartable || !hasBegun.isSet }) {
         connection, options in
         try await connection.filesystem.read(message, options: options) { response in
-          let parts = try await FileParts(response)
+          let parts = try await FileParts(response, to: message, self)
           hasBegun.set()
           do {
             return try await body(parts)

@@ -101,6 +101,8 @@ extension Client {
     let header = Blocktree_V1_WriteHeader(path, writeMode, mode: mode, modified: modified)
     // What is never sent twice needs no id.
     guard isRestartable, writeMode.isRepeatable else {
+      // And what can not be sent twice should not go to the wrong process first.
+      try await self.core.settle(timeout: self.timeout)
       return try await self.send(WriteAttempt(header: header, body: body), isRestartable: false)
     }
     return try await self.core.withOperationID(timeout: self.timeout, isTransfer: true) { id, wasRepeated in
@@ -115,7 +117,7 @@ extension Client {
   private func send(_ attempt: WriteAttempt, isRestartable: Bool) async throws -> FileInfo {
     do {
       return try await self.core.call(
-        timeout: nil, isRepeatable: { attempt.thrown == nil && (isRestartable || attempt.count == 0) }
+        timeout: nil, isReplayable: { attempt.thrown == nil && (isRestartable || attempt.count == 0) }
       ) { connection, options in
         let response = try await connection.filesystem.write(options: options) { try await attempt.run($0) }
         return try FileInfo(response.info)

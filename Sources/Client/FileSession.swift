@@ -18,7 +18,9 @@ public final class FileSession: FileOperations {
   init(_ core: ClientCore, timeout: Duration?) {
     self.core = core
     self.timeout = timeout
-    self.stream = OperationStream(core) { connection, next, answered in
+    self.stream = OperationStream(core) { outcome in
+      if case .failure(let failure) = outcome { BlocktreeError(failure) } else { nil }
+    } open: { connection, next, answered in
       try await connection.filesystem.session { writer in
         while let batch = await next() {
           try await writer.write(

@@ -100,6 +100,13 @@ public struct JoinPackage: Sendable {
     try self.init(serializedBytes: Array(data))
   }
 
+  /// The process that the credential is for, with the addresses that stand in it; nil for a user's.
+  package var newProcess: Profile.Process? {
+    guard let verified = try? self.verify(), verified.credential.kind == .process else { return nil }
+    return Profile.Process(
+      path: verified.credential.path.description, addresses: verified.addresses.map(\.description))
+  }
+
   /// The credential file, if it is good in this domain, and for these keys where they are named.
   package func verify(for keys: PrincipalKeys? = nil) throws(BlocktreeError) -> VerifiedCredentialFile {
     do {

@@ -145,11 +145,16 @@ package enum LocalFile {
   }
 
   /// At most `count` bytes; none at the end.
-  package static func read(_ descriptor: Int32, count: Int) throws -> Data {
+  ///
+  /// - Parameter offset: where; nil for where the descriptor stands, which moves on.
+  package static func read(_ descriptor: Int32, count: Int, at offset: Int64? = nil) throws -> Data {
     var data = Data(count: count)
     var got = -1
     while got < 0 {
-      got = data.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress, $0.count) }
+      got = data.withUnsafeMutableBytes { buffer in
+        offset.map { pread(descriptor, buffer.baseAddress, buffer.count, off_t($0)) }
+          ?? Glibc.read(descriptor, buffer.baseAddress, buffer.count)
+      }
       guard got >= 0 || errno == EINTR else { throw BlocktreeError.localFile(self.name(descriptor), errno) }
     }
     if got < count { data.removeSubrange(got...) }

@@ -20,10 +20,13 @@ struct LocalFileSource {
   private let eventLoop: any EventLoop
   private var pieces: ArraySlice<Data> = []
   private var ahead: EventLoopFuture<[Data]>?
+  /// Of the next batch; nil where the descriptor stands.
+  private var offset: Int64?
 
-  /// Reads from where the descriptor stands.
-  init(descriptor: LocalDescriptor, on eventLoop: any EventLoop) {
+  /// - Parameter offset: where to begin, whatever others do with the descriptor; nil to read from where it stands.
+  init(descriptor: LocalDescriptor, from offset: Int64?, on eventLoop: any EventLoop) {
     self.descriptor = descriptor
+    self.offset = offset
     self.eventLoop = eventLoop
   }
 
@@ -32,17 +35,20 @@ struct LocalFileSource {
     if self.pieces.isEmpty {
       let batch = try await (self.ahead ?? self.readBatch()).cancellableGet()
       self.pieces = batch[...]
+      self.offset? += Int64(batch.reduce(0) { $0 + $1.count })
       self.ahead = batch.isEmpty ? nil : self.readBatch()
     }
     return self.pieces.popFirst()
   }
 
   private func readBatch() -> EventLoopFuture<[Data]> {
-    let descriptor = self.descriptor
+    let (descriptor, start) = (self.descriptor, self.offset)
     return NIOThreadPool.singleton.runIfActive(eventLoop: self.eventLoop) {
       var batch: [Data] = []
+      var offset = start
       while batch.count < Self.batchPieces {
-        let piece = try LocalFile.read(descriptor.value, count: FileWriter.messageByteCount)
+        let piece = try LocalFile.read(descriptor.value, count: FileWriter.messageByteCount, at: offset)
+        offset? += Int64(piece.count)
         if piece.isEmpty { break }
         batch.append(piece)
         // A pipe that has no more now should not hold up what it had.

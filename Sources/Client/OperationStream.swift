@@ -7,7 +7,9 @@ internal import Transport
 /// Many operations in flight over one long-lived stream, and many in one message: whoever writes to the stream sends
 /// all that is waiting.
 ///
-/// A stream that breaks is opened again, and what may be repeated is sent again, until the operations' deadlines.
+/// A stream that breaks is opened again, and what may be repeated is sent again, until the operations' deadlines. When
+/// the process says that another one leads, the stream moves there: nothing more is sent, what is in flight is still
+/// answered, and what was declined goes to the new process.
 final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
   /// An answer, and how often its operation had been sent.
   typealias Answer = (outcome: Outcome, sentCount: Int)
@@ -28,6 +30,8 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     var writer: CheckedContinuation<Void, Never>?
     /// Why the session is over.
     var failure: BlocktreeError?
+    /// What the process answered that does not lead any more; ends with the stream.
+    var refusal: BlocktreeError?
 
     mutating func takeWriter() -> CheckedContinuation<Void, Never>? {
       defer { self.writer = nil }
@@ -37,10 +41,15 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
 
   private let core: ClientCore
   private let open: Open
+  /// The error that an outcome is, if it is one.
+  private let failure: @Sendable (Outcome) -> BlocktreeError?
   private let state = Mutex(State())
 
-  init(_ core: ClientCore, open: @escaping Open) {
+  init(
+    _ core: ClientCore, failure: @escaping @Sendable (Outcome) -> BlocktreeError?, open: @escaping Open
+  ) {
     self.core = core
+    self.failure = failure
     self.open = open
   }
 
@@ -52,7 +61,16 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     deadline: ContinuousClock.Instant?
   ) async throws -> Answer {
     let id = self.state.withLock { $0.machine.nextID() }
-    return try await withTaskCancellationHandler {
+    return try await self.core.waiting.counting {
+      try await self.perform(id, operation, byteCount, messageByteCount, isRepeatable, deadline)
+    }
+  }
+
+  private func perform(
+    _ id: UInt64, _ operation: Operation, _ byteCount: Int, _ messageByteCount: Int, _ isRepeatable: Bool,
+    _ deadline: ContinuousClock.Instant?
+  ) async throws -> Answer {
+    try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { waiter in
         let entry = Machine.Entry(
           operation: operation, byteCount: byteCount, messageByteCount: messageByteCount, isRepeatable: isRepeatable,
@@ -97,55 +115,97 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     while await self.waitForWork() {
       // Operations have deadlines of their own; the schedule counts the failures in a row.
       var schedule = RetrySchedule(timeout: nil, patience: self.core.configuration.connectionPatience, now: .now)
+      var route = CallRoute()
       while true {
         let hasAnswered = Flag()
-        guard let error = await self.openOnce(hasAnswered) else { break }
+        guard let error = await self.openOnce(&route, hasAnswered) else { break }
         if hasAnswered.isSet {
           schedule = RetrySchedule(timeout: nil, patience: self.core.configuration.connectionPatience, now: .now)
         }
         if error.wasSent { schedule.reached(.now, patience: self.core.configuration.reconnectionPatience) }
         let delay = schedule.delay(
-          after: error.failure, wasSent: error.wasSent, isRepeatable: true, now: .now, using: &random)
+          after: error.failure, wasSent: error.wasSent, isRepeatable: true, pause: error.pause, now: .now,
+          using: &random)
         guard let delay else { return self.end(error.failure) }
-        guard (try? await Task.sleep(for: delay)) != nil else { return }
+        if delay > .zero { guard (try? await Task.sleep(for: delay)) != nil else { return } }
       }
       if Task.isCancelled { return }
     }
   }
 
+  private typealias Break = (failure: BlocktreeError, wasSent: Bool, pause: LeaderSearch.Pause)
+
   /// Opens one stream and serves it to its end. Returns why it broke; nil when it ended as it should.
-  private func openOnce(_ hasAnswered: Flag) async -> (failure: BlocktreeError, wasSent: Bool)? {
+  private func openOnce(_ route: inout CallRoute, _ hasAnswered: Flag) async -> Break? {
     var wasSent = false
     var failure: BlocktreeError?
+    self.state.withLock { $0.refusal = nil }
     do {
-      let connection = try await self.core.connection()
+      let connection = try await self.core.connection(for: &route, remaining: nil)
       wasSent = true
+      let served = route
       try await connection.onEventLoop {
-        try await self.open(connection) {
-          await self.nextBatch()
-        } _: { id, outcome in
-          hasAnswered.set()
-          try self.answered(id, outcome)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+          group.addTask {
+            try await self.open(connection) {
+              await self.nextBatch()
+            } _: { id, outcome in
+              if try self.answered(id, outcome), !hasAnswered.isSet {
+                hasAnswered.set()
+                self.core.served(served)
+              }
+            }
+          }
+          group.addTask { try await self.cutWhenRefused() }
+          defer { group.cancelAll() }
+          try await group.next()
         }
       }
     } catch {
       failure = (try? BlocktreeError(thrown: error)) ?? .closed
     }
-    let isClosed = self.state.withLock { $0.machine.isClosed }
+    let (isClosed, refusal) = self.state.withLock { state in
+      defer { state.refusal = nil }
+      return (state.machine.isClosed, state.refusal)
+    }
     if Task.isCancelled || isClosed { return nil }
     // Even a stream that the process ended in good order leaves operations without answers.
-    let reason = failure ?? BlocktreeError(code: .unavailable, message: "The process ended the session.", retry: .later)
-    let lost = self.state.withLock { $0.machine.streamBroke() }
-    for waiter in lost { waiter.resume(throwing: reason) }
+    let ended = BlocktreeError(code: .unavailable, message: "The process ended the session.", retry: .later)
+    let reason = refusal ?? failure ?? ended
+    let pause = self.core.failed(&route, reason, wasSent: wasSent)
+    // The process declined the session as a whole.
+    let isUntouched = failure?.reason == .notLeader && !hasAnswered.isSet
+    let lost = self.state.withLock { state in
+      if isUntouched { state.machine.putBackAll() }
+      return state.machine.streamBroke()
+    }
+    // Not the refusal: that says that nothing was done, and of these nobody knows.
+    let loss = [failure, ended].compactMap { $0 }.first { $0.reason != .notLeader } ?? ended
+    for waiter in lost { waiter.resume(throwing: loss) }
     let isIdle = self.state.withLock { $0.machine.isIdle }
-    return isIdle && reason.isTransient ? nil : (reason, wasSent)
+    return isIdle && reason.isTransient ? nil : (reason, wasSent, pause)
+  }
+
+  /// What was in flight when the process declined something has this long to be answered.
+  private static var refusalPatience: Duration { .seconds(1) }
+
+  /// Throws when a stream that is to move has not ended in time.
+  private func cutWhenRefused() async throws {
+    while true {
+      try await Task.sleep(for: Self.refusalPatience / 2)
+      guard self.state.withLock({ $0.refusal != nil }) else { continue }
+      try await Task.sleep(for: Self.refusalPatience / 2)
+      throw BlocktreeError(code: .unavailable, message: "The process does not lead any more.", retry: .elsewhere)
+    }
   }
 
   /// The next message's operations; nil when the stream is to end.
   private func nextBatch() async -> [(id: UInt64, operation: Operation)]? {
     while !Task.isCancelled {
-      let (batch, isClosed) = self.state.withLock { ($0.machine.takeBatch(), $0.machine.isClosed) }
-      if isClosed { return nil }
+      let (batch, isOver) = self.state.withLock { state in
+        state.refusal == nil ? (state.machine.takeBatch(), state.machine.isClosed) : ([], true)
+      }
+      if isOver { return nil }
       if !batch.isEmpty { return batch }
       await self.waitForChange()
     }
@@ -169,7 +229,9 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
         let mayWait = self.state.withLock { state in
-          guard !Task.isCancelled, !state.machine.isClosed, !state.machine.canSend else { return false }
+          guard !Task.isCancelled, !state.machine.isClosed, !state.machine.canSend, state.refusal == nil else {
+            return false
+          }
           state.writer = continuation
           return true
         }
@@ -181,7 +243,17 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     }
   }
 
-  private func answered(_ id: UInt64, _ outcome: Outcome) throws {
+  /// Returns whether the process has done something, or said why not.
+  private func answered(_ id: UInt64, _ outcome: Outcome) throws -> Bool {
+    if let refusal = self.failure(outcome), refusal.reason == .notLeader {
+      let (isKnown, writer) = self.state.withLock { state in
+        state.refusal = refusal
+        return (state.machine.putBack(id), state.takeWriter())
+      }
+      writer?.resume()
+      guard isKnown else { throw BlocktreeError.malformedAnswer("id") }
+      return false
+    }
     let (answer, writer) = self.state.withLock { state in
       let answer = state.machine.finish(id)
       return (answer, state.machine.canSend ? state.takeWriter() : nil)
@@ -189,6 +261,7 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     writer?.resume()
     guard answer.isKnown else { throw BlocktreeError.malformedAnswer("id") }
     answer.waiter?.resume(returning: (outcome, answer.sentCount))
+    return true
   }
 
   private func end(_ failure: BlocktreeError) {

@@ -94,6 +94,20 @@ enum PrivateFiles {
     }
   }
 
+  /// Runs `body` while no other process or thread does so with the same directory. Waits for it; `body` is short.
+  static func withLock<Result>(
+    on directory: String, _ body: () throws(ProfileError) -> Result
+  ) throws(ProfileError) -> Result {
+    let file = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard file >= 0 else { throw Self.failure(directory, "open") }
+    // That unlocks it, too.
+    defer { close(file) }
+    while flock(file, LOCK_EX) != 0 {
+      guard errno == EINTR else { throw Self.failure(directory, "flock") }
+    }
+    return try body()
+  }
+
   static func synchronize(_ path: String) throws(ProfileError) {
     let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard directory >= 0 else { throw Self.failure(path, "open") }

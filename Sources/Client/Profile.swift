@@ -51,6 +51,11 @@ public struct Profile: Sendable {
   package struct StartingPoint: Hashable, Sendable {
     package let path: TreePath?
     package let address: NetworkAddress
+
+    package init(path: TreePath?, address: NetworkAddress) {
+      self.path = path
+      self.address = address
+    }
   }
 
   package let root: RootCertificate

@@ -9,12 +9,19 @@ package struct RetrySchedule: Sendable {
   package static let maxDelay: Duration = .seconds(2)
   /// For calls without a deadline.
   package static let attemptsMax = 10
+  /// While a cluster has no leader: the first pause; doubles with each round of asking.
+  package static let initialElectionDelay: Duration = .milliseconds(10)
+  package static let maxElectionDelay: Duration = .milliseconds(100)
+  /// How long a call without a deadline waits for a leader.
+  package static let electionPatience: Duration = .seconds(30)
 
   /// When the caller wants to have heard.
   package let deadline: Instant?
   /// Until when a process that can not be reached is asked again.
   package private(set) var patience: Instant
   private var failureCount = 0
+  /// Since when nobody leads.
+  private var leaderlessSince: Instant?
 
   package init(timeout: Duration?, patience: Duration, now: Instant) {
     self.deadline = timeout.map { now + $0 }
@@ -34,17 +41,33 @@ package struct RetrySchedule: Sendable {
   /// - Parameters:
   ///   - wasSent: Whether the request may have reached a process.
   ///   - isRepeatable: Whether it may be made again even then.
+  ///   - pause: What the search for a process needs.
   package mutating func delay(
-    after error: BlocktreeError, wasSent: Bool, isRepeatable: Bool, now: Instant,
+    after error: BlocktreeError, wasSent: Bool, isRepeatable: Bool, pause: LeaderSearch.Pause = .outage, now: Instant,
     using random: inout some RandomNumberGenerator
   ) -> Duration? {
+    // Whatever is wrong with one process, another one may do.
+    if !wasSent, pause == .none { return self.isInTime(now) ? .zero : nil }
     guard error.isTransient, !wasSent || isRepeatable || error.isCertainlyUndone else { return nil }
-    if !wasSent, now >= self.patience { return nil }
-    self.failureCount += 1
-    if self.deadline == nil, self.failureCount >= Self.attemptsMax { return nil }
-    let step = min(Self.initialDelay * (1 << min(self.failureCount - 1, 16)), Self.maxDelay)
-    let delay = max(step * Double.random(in: 0.5...1, using: &random), error.retryDelay ?? .zero)
-    if let deadline, now + delay >= deadline { return nil }
-    return delay
+    if wasSent, error.reason != .notLeader { self.leaderlessSince = nil }
+    let delay: Duration
+    switch pause {
+    case .none: delay = .zero
+    case .election(let round):
+      let since = self.leaderlessSince ?? now
+      self.leaderlessSince = since
+      if self.deadline == nil, now - since >= Self.electionPatience { return nil }
+      let step = min(Self.initialElectionDelay * (1 << min(max(round, 0), 16)), Self.maxElectionDelay)
+      delay = step * Double.random(in: 0.5...1, using: &random)
+    case .outage:
+      if !wasSent, now >= self.patience { return nil }
+      self.failureCount += 1
+      if self.deadline == nil, self.failureCount >= Self.attemptsMax { return nil }
+      let step = min(Self.initialDelay * (1 << min(self.failureCount - 1, 16)), Self.maxDelay)
+      delay = max(step * Double.random(in: 0.5...1, using: &random), error.retryDelay ?? .zero)
+    }
+    return self.isInTime(now + delay) ? delay : nil
   }
+
+  private func isInTime(_ instant: Instant) -> Bool { self.deadline.map { instant < $0 } ?? true }
 }

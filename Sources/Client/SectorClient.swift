@@ -39,7 +39,7 @@ public struct SectorClient: Sendable {
       $0.runs = runs
     }
     let hasBegun = Flag()
-    return try await self.core.call(timeout: nil, isRepeatable: { !hasBegun.isSet }) { connection, options in
+    return try await self.core.call(timeout: nil, isReplayable: { !hasBegun.isSet }) { connection, options in
       try await connection.sectors.readSectors(request, options: options) { response in
         let blocks = SectorBlocks(messages: response.messages.makeAsyncIterator())
         hasBegun.set()

@@ -15,7 +15,9 @@ public final class SectorSession: Sendable {
 
   init(_ core: ClientCore, timeout: Duration?) {
     self.timeout = timeout
-    self.stream = OperationStream(core) { connection, next, answered in
+    self.stream = OperationStream(core) { outcome in
+      if case .failure(let failure) = outcome { BlocktreeError(failure) } else { nil }
+    } open: { connection, next, answered in
       try await connection.sectors.session { writer in
         while let batch = await next() {
           try await writer.write(

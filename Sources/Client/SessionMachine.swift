@@ -118,6 +118,28 @@ package struct SessionMachine<Operation: Sendable, Waiter: Sendable> {
     return (true, entry.waiter, entry.sentCount)
   }
 
+  /// The process said that it has not done this, and that another one should: the operation waits again, before all
+  /// others. Returns whether it was one of ours.
+  package mutating func putBack(_ id: UInt64) -> Bool {
+    guard self.inFlight.remove(id) != nil, let entry = self.entries[id] else { return false }
+    self.bytesInFlight -= entry.byteCount
+    guard entry.waiter != nil else {
+      self.entries[id] = nil
+      return true
+    }
+    // As if it had never been sent.
+    self.entries[id]?.sentCount -= 1
+    // Those that were put back before keep their order.
+    let index = self.queue[self.head...].firstIndex { $0 > id } ?? self.queue.endIndex
+    self.queue.insert(id, at: index)
+    return true
+  }
+
+  /// The same for all that is in flight.
+  package mutating func putBackAll() {
+    for id in self.inFlight.sorted() { _ = self.putBack(id) }
+  }
+
   /// Somebody does not wait any more. What has been sent keeps its place until it is answered.
   package mutating func abandon(_ id: UInt64) -> Waiter? {
     guard let waiter = self.entries[id]?.waiter else { return nil }

@@ -36,7 +36,9 @@ package struct Btrpc: AsyncParsableCommand {
           Ls.self, Stat.self, Cat.self, Get.self, Put.self, Mkdir.self, Rm.self, Mv.self, Ln.self, Chmod.self,
           Chown.self, Df.self, TreeCommand.self,
         ]),
-      CommandGroup(name: "Domain", subcommands: [ProcessCommand.self, UserCommand.self, ProfileCommand.self]),
+      CommandGroup(
+        name: "Domain",
+        subcommands: [ProcessCommand.self, ClusterCommand.self, UserCommand.self, ProfileCommand.self]),
       CommandGroup(name: "Inside", subcommands: [StatusCommand.self, SectorCommand.self, Rpc.self]),
     ])
 

@@ -59,6 +59,7 @@ package enum ErrorText {
     case .dataLoss: "what is stored is damaged (\(self.details(error))); restore it from a copy"
     case .peerUnreachable: "\(error.message); is the process running there, and is the address right?"
     case .peerNotTrusted: "\(error.message); is the address that of a process of this domain?"
+    case .notLeader: "the cluster has no leader at the moment; try again, and see that most of its processes run"
     case .operationTooOld, .sessionUnknown: "whether this was done can not be told; look, and repeat it if need be"
     case .credentialRefused:
       "the process refuses your credential: it was replaced or removed, or has expired; ask for a new one"

@@ -46,6 +46,16 @@ package struct GlobalOptions: ParsableArguments {
     return profile
   }
 
+  /// Changes the profile after something has changed in the domain. If that fails, it is said, but what was done is done.
+  func updateProfile(_ body: @escaping @Sendable (_ directory: String) throws -> Bool) async {
+    let directory = self.profileDirectory
+    do {
+      _ = try await LocalFile.onThread { try body(directory) }
+    } catch {
+      Standard.complain(Terminal.escaped("btrpc: the profile could not be updated: \(error)"))
+    }
+  }
+
   var clientConfiguration: ClientConfiguration {
     // People would rather hear at once that nobody is there.
     ClientConfiguration(timeout: .milliseconds(Int64(self.timeout * 1000)), connectionPatience: .zero)

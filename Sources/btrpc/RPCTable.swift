@@ -60,10 +60,13 @@ package enum RPCTable {
     return self.methods.first { $0.name == name }
   }
 
-  package static let methods: [RPCMethod] = filesystem + sectors + general
+  package static let methods: [RPCMethod] = filesystem + sectors + cluster + members + general
 
   private typealias Files = Blocktree_V1_FilesystemService.Method
   private typealias Sectors = Blocktree_V1_SectorService.Method
+  private typealias Cluster = Blocktree_V1_ClusterService.Method
+  private typealias Members = Blocktree_V1_MemberService.Method
+  private typealias Snapshots = Blocktree_V1_SnapshotService.Method
   private typealias Health = Grpc_Health_V1_Health.Method
   private typealias Reflection = Grpc_Reflection_V1_ServerReflection.Method
 
@@ -96,6 +99,19 @@ package enum RPCTable {
     RPCMethod(Sectors.Commit.descriptor, Sectors.Commit.Input.self, Sectors.Commit.Output.self),
     RPCMethod(Sectors.Session.descriptor, Sectors.Session.Input.self, Sectors.Session.Output.self),
     RPCMethod(Sectors.Status.descriptor, Sectors.Status.Input.self, Sectors.Status.Output.self),
+  ]
+
+  private static let cluster: [RPCMethod] = [
+    RPCMethod(Cluster.GetStatus.descriptor, Cluster.GetStatus.Input.self, Cluster.GetStatus.Output.self),
+    RPCMethod(
+      Cluster.TransferLeadership.descriptor, Cluster.TransferLeadership.Input.self,
+      Cluster.TransferLeadership.Output.self),
+  ]
+
+  private static let members: [RPCMethod] = [
+    RPCMethod(Members.Deliver.descriptor, Members.Deliver.Input.self, Members.Deliver.Output.self),
+    RPCMethod(Members.Introduce.descriptor, Members.Introduce.Input.self, Members.Introduce.Output.self),
+    RPCMethod(Snapshots.Install.descriptor, Snapshots.Install.Input.self, Snapshots.Install.Output.self),
   ]
 
   private static let general: [RPCMethod] = [

@@ -43,6 +43,13 @@ package struct RemotePath: Hashable, Sendable, CustomStringConvertible {
 
   package var description: String { self.text }
 
+  /// Without the scheme and the domain.
+  package var inDomain: String {
+    guard self.text.hasPrefix("bt://") else { return self.text }
+    let rest = self.text.dropFirst("bt://".count)
+    return String(rest[(rest.firstIndex(of: "/") ?? rest.endIndex)...])
+  }
+
   /// The last name; nil for the root.
   package var name: String? {
     guard let slash = self.text.lastIndex(of: "/") else { return nil }

@@ -226,3 +226,83 @@ struct ProfileJoiningTests {
     #expect(throws: BlocktreeError.self) { try other.verify() }
   }
 }
+
+@Suite("The processes of a profile")
+struct ProfileProcessTests {
+  let domain: TestDomain
+
+  init() throws {
+    self.domain = try TestDomain()
+  }
+
+  private func places(_ directory: String) throws -> [String] {
+    try Profile(contentsOf: directory).startingPoints.map { "\($0.path.map { "\($0)" } ?? "-") \($0.address)" }
+  }
+
+  private func withProfile(_ body: (String) throws -> Void) async throws {
+    try await withDirectory { directory in
+      let place = "\(directory)/profile"
+      try self.domain.makeProfile(at: place)
+      try body(place)
+    }
+  }
+
+  @Test("can be added to, changed and struck out, and the rest of the profile stays")
+  func changes() async throws {
+    try await self.withProfile { (place: String) throws in
+      let first = ["/node1 127.0.0.1:7001", "/node1 [::1]:7001"]
+      #expect(try Profile.add(.init(path: "/node2", addresses: ["10.0.0.2:7001"]), in: place))
+      #expect(try self.places(place) == first + ["/node2 10.0.0.2:7001"])
+      #expect(try Profile.add(.init(path: "/node2", addresses: ["10.0.0.3:7001"]), in: place))
+      #expect(try self.places(place) == first + ["/node2 10.0.0.3:7001"])
+      #expect(try Profile.removeProcess(at: "/node1", in: place))
+      #expect(try self.places(place) == ["/node2 10.0.0.3:7001"])
+      let profile = try Profile(contentsOf: place)
+      #expect(profile.path == "/people/ann")
+      #expect(profile.authority != nil)
+    }
+  }
+
+  @Test("are never without one, and never too many")
+  func bounds() async throws {
+    try await self.withProfile { (place: String) throws in
+      #expect(try !Profile.removeProcess(at: "/node1", in: place))
+      #expect(try Profile.removeProcess(at: "/node7", in: place))
+      #expect(try self.places(place).count == 2)
+      #expect(try !Profile.add(.init(path: "/node2", addresses: []), in: place))
+      for number in 2...Profile.addedProcessCountMax {
+        #expect(try Profile.add(.init(path: "/node\(number)", addresses: ["10.0.0.2:\(number)"]), in: place))
+      }
+      #expect(try !Profile.add(.init(path: "/more", addresses: ["10.0.0.2:1"]), in: place))
+    }
+  }
+
+  @Test("are checked before they are written")
+  func malformed() async throws {
+    try await self.withProfile { (place: String) throws in
+      for wrong in [
+        Profile.Process(path: "node2", addresses: ["10.0.0.2:7001"]), .init(path: "/node2", addresses: ["nowhere"]),
+      ] {
+        #expect(throws: ProfileError.self) { try Profile.add(wrong, in: place) }
+      }
+      #expect(try self.places(place).count == 2)
+    }
+  }
+
+  @Test("are all there when several are added at once")
+  func concurrent() async throws {
+    try await withDirectory { directory in
+      let place = "\(directory)/profile"
+      try self.domain.makeProfile(at: place)
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        for number in 2..<30 {
+          group.addTask { @concurrent in
+            try Profile.add(.init(path: "/node\(number)", addresses: ["10.0.0.2:\(number)"]), in: place)
+          }
+        }
+        try await group.waitForAll()
+      }
+      #expect(try self.places(place).count == 30)
+    }
+  }
+}

@@ -82,6 +82,28 @@ struct SessionMachineTests {
     #expect(machine.finish(4).sentCount == 1)
   }
 
+  @Test("wait again when the process declines them, in their order and as if they had not been sent")
+  func declined() {
+    var machine = Machine()
+    let append = self.add("append", to: &machine, isRepeatable: false)
+    let write = self.add("write", to: &machine)
+    let abandoned = self.add("abandoned", to: &machine)
+    #expect(self.batch(&machine) == ["append", "write", "abandoned"])
+    _ = self.add("later", to: &machine)
+    #expect(machine.abandon(abandoned) == Int(abandoned))
+    for id in [append, write, abandoned] {
+      let isKnown = machine.putBack(id)
+      #expect(isKnown)
+    }
+    let isKnown = machine.putBack(append)
+    #expect(!isKnown)
+    #expect(machine.streamBroke() == [])
+    #expect(self.batch(&machine) == ["append", "write", "later"])
+    #expect(machine.finish(append).sentCount == 1)
+    machine.putBackAll()
+    #expect(self.batch(&machine) == ["write", "later"])
+  }
+
   @Test("that were not sent yet survive a break, repeatable or not")
   func unsent() {
     var machine = Machine()

@@ -52,7 +52,7 @@ package struct UserList: ClientCommand {
 }
 
 /// Finds credential files, and verifies what they say.
-private struct CredentialListing {
+struct CredentialListing {
   private let client: Client
   private let kind: Credential.Kind
   private let verifier: ChainVerifier
@@ -71,6 +71,19 @@ private struct CredentialListing {
     var keyID: String?
     /// Why it is not to be believed.
     var problem: String?
+  }
+
+  /// Whether a file is a credential of this kind.
+  func isListed(_ id: BlocktreeClient.FileID) async throws -> Bool {
+    guard let record = try await self.client.sectors.readRecords([id]).first,
+      let file = try? CredentialFile(bytes: Array(record.credential))
+    else { return false }
+    do {
+      return try file.verify(with: self.verifier, at: .now).credential.kind == self.kind
+    } catch {
+      // Of which kind it was can not be told then; it is of no use to anybody.
+      return error == .expired
+    }
   }
 
   func print(below directory: RemotePath?, json: Bool) async throws {

@@ -2,12 +2,13 @@
 
 package import ArgumentParser
 package import BlocktreeClient
+internal import Trust
 
 /// `btrpc process`
 package struct ProcessCommand: AsyncParsableCommand {
   package static let configuration = CommandConfiguration(
-    commandName: "process", abstract: "Add and list the processes of the domain.",
-    subcommands: [ProcessAdd.self, ProcessList.self])
+    commandName: "process", abstract: "Add, list and remove the processes of the domain.",
+    subcommands: [ProcessAdd.self, ProcessList.self, ProcessRemove.self])
 
   package init() {}
 }
@@ -107,7 +108,8 @@ package struct ProcessAdd: ClientCommand {
     abstract: "Issue a credential for a new process.",
     discussion: """
       Takes what 'btnode request' printed on the new machine, signs it with the profile's authority, puts the credential \
-      into the tree, and prints the join package that 'btnode join' wants there.
+      into the tree, and prints the join package that 'btnode join' wants there. The process is added to those of the \
+      profile, too, so that the domain is found there when others are gone.
 
       EXAMPLES:
         btnode request --dir D --listen 10.0.0.2:7001 > node2.request
@@ -137,6 +139,48 @@ package struct ProcessAdd: ClientCommand {
     let package = try await self.issue.issue(
       .process(services: services), at: self.path, request: request, client)
     try await self.issue.deliver(package, kind: "process", json: self.options.json)
+    if let process = package.newProcess {
+      await self.options.updateProfile { try Profile.add(process, in: $0) }
+    }
+  }
+}
+
+/// `btrpc process remove`
+package struct ProcessRemove: ClientCommand {
+  package static let configuration = CommandConfiguration(
+    commandName: "remove",
+    abstract: "Take a process's credential out of the tree.",
+    discussion: """
+      The process is no member of the domain then: nobody believes it any more, its connections are closed, and it is \
+      struck out of the profile. What it has on its disk stays there.
+
+      EXAMPLES:
+        btrpc process remove /node2
+      """)
+
+  @OptionGroup package var options: GlobalOptions
+
+  @Argument(
+    help: "The path of the process's credential.", completion: RemotePath.completion, transform: RemotePath.parse)
+  var path: RemotePath
+
+  package init() {}
+
+  private struct Removed: Encodable {
+    var path: String
+  }
+
+  package func run(_ client: Client) async throws {
+    let path = self.path.inDomain
+    try await about(self.path.text) {
+      let info = try await client.stat(self.path.text, followsLink: false)
+      guard info.type == .credential, try await CredentialListing(client, .process).isListed(info.id) else {
+        throw CommandFailure("\(self.path): this is no credential of a process; see 'btrpc process list'")
+      }
+      try await client.remove(self.path.text)
+    }
+    await self.options.updateProfile { try Profile.removeProcess(at: path, in: $0) }
+    if self.options.json { try JSONOutput.print(Removed(path: path)) }
   }
 }
 
