@@ -16,36 +16,53 @@ struct Tour: Sendable {
   /// The directory tree that is stored.
   let source: String
 
-  private var node: String { "\(self.directory)/node" }
-  private var profile: String { "\(self.node)/profile" }
-  private var log: String { "\(self.directory)/node.log" }
+  /// One of the processes.
+  private struct Member {
+    let path: String
+    let directory: String
+    let log: String
+    var process: NodeProcess
+  }
+
+  private var profile: String { "\(self.directory)/node1/profile" }
 
   private static let target = "/files"
-  private static let startTimeout = Duration.seconds(20)
+  private static let startTimeout = Duration.seconds(30)
   private static let concurrency = 8
+  private static let memberCount = 3
+  /// What is being written when the leader dies.
+  private static let largeByteCount = 48 << 20
 
   func run() async throws {
     let start = ContinuousClock.now
     let tree = try TourFiles.tree(self.source)
     let made = try await self.makeDomain()
-    var process = try await self.start()
+    var members = [try await self.start(made)]
+    for number in 2...Self.memberCount { members.append(try await self.addProcess(number)) }
+    try await self.awaitVoters()
     try await self.store(tree)
     try await self.compare(tree, "Read everything back, and compare it byte for byte")
-    try self.searchDisk(tree)
-    process = try await self.crash(process, tree)
+    try self.searchDisks(tree, members)
+    try await self.killLeader(&members, tree)
     try await self.refuseOthers(made)
-    try await self.damage(tree)
-    try await self.stop(process)
+    try await self.damage(tree, members)
+    try await self.stop(members)
     let seconds = ((ContinuousClock.now - start) / .milliseconds(100)).rounded() / 10
     Output.line("\nAll of this took \(seconds) seconds.")
   }
 
-  /// What the node's log says last, for a failure.
+  /// What the nodes' logs say last, for a failure.
   var logTail: String {
-    guard let text = try? String(contentsOfFile: self.log, encoding: .utf8), !text.isEmpty else { return "" }
-    let lines = text.split(separator: "\n").suffix(10)
-    return "\n\nThe process's log ends with:\n" + lines.joined(separator: "\n")
+    var text = ""
+    for number in 1...Self.memberCount {
+      guard let log = try? String(contentsOfFile: self.log(number), encoding: .utf8), !log.isEmpty else { continue }
+      let lines = log.split(separator: "\n").suffix(10)
+      text += "\n\nThe log of process \(number) ends with:\n" + lines.joined(separator: "\n")
+    }
+    return text
   }
+
+  private func log(_ number: Int) -> String { "\(self.directory)/node\(number).log" }
 
   // MARK: Printing
 
@@ -64,30 +81,75 @@ struct Tour: Sendable {
 
   private func makeDomain() async throws -> DomainCreation.Result {
     self.title(1, "Make a domain: a root principal, this machine's process, and a person who owns it")
-    self.command("btnode init --dir \(self.node) --listen 127.0.0.1:0")
-    let made = try await DomainCreation(listen: ListenAddress(host: "127.0.0.1", port: 0))
-      .run(at: NodeDirectory(self.node))
+    let node = "\(self.directory)/node1"
+    self.command("btnode init --dir \(node) --listen 127.0.0.1:0")
+    let made = try await DomainCreation(listen: ListenAddress(host: "127.0.0.1", port: 0)).run(at: NodeDirectory(node))
     self.result("domain \(made.domain)")
     self.result("process \(made.process) at \(made.address), person \(made.user)")
     return made
   }
 
-  private func start() async throws -> NodeProcess {
-    self.title(2, "Start the process")
-    return try await self.launch()
+  private func start(_ made: DomainCreation.Result) async throws -> Member {
+    self.title(2, "Start the process, and have two more join it")
+    let directory = "\(self.directory)/node1"
+    let process = try self.launch(directory, log: self.log(1))
+    let member = Member(path: made.process.description, directory: directory, log: self.log(1), process: process)
+    try await self.awaitReady(member)
+    return member
   }
 
-  private func launch() async throws -> NodeProcess {
-    self.command("btnode run --dir \(self.node)")
+  private func launch(_ directory: String, log: String) throws -> NodeProcess {
+    self.command("btnode run --dir \(directory)")
     let environment = ProcessInfo.processInfo.environment
       .filter { !$0.key.hasPrefix("BLOCKTREE_") }.map { "\($0.key)=\($0.value)" }
-    let process = try NodeProcess(
-      NodeProcess.ownExecutable, ["run", "--dir", self.node], environment: environment, log: self.log)
-    guard let line = try await process.line(within: Self.startTimeout), line.hasPrefix("ready ") else {
-      throw TourFailure("the process did not get ready")
+    return try NodeProcess(
+      NodeProcess.ownExecutable, ["run", "--dir", directory], environment: environment, log: log)
+  }
+
+  private func awaitReady(_ member: Member) async throws {
+    guard let line = try await member.process.line(within: Self.startTimeout), line.hasPrefix("ready ") else {
+      throw TourFailure("the process \(member.path) did not get ready")
     }
     self.result(line)
-    return process
+  }
+
+  /// As two machines do it: one makes its keys and asks, the other certifies it.
+  private func addProcess(_ number: Int) async throws -> Member {
+    let directory = "\(self.directory)/node\(number)"
+    let path = "/node\(number)"
+    self.command("btnode request --dir \(directory) --listen 127.0.0.1:0 > node\(number).request")
+    let enrollment = Enrollment(NodeDirectory(directory))
+    let request = try await enrollment.request(listen: ListenAddress(host: "127.0.0.1", port: 0), advertise: nil)
+    self.command(
+      "btrpc process add \(path) --services sector,filesystem --request node\(number).request > node\(number).join")
+    let package = try await self.withPerson { client in
+      try await client.issueCredential(
+        .process(services: ["sector", "filesystem"]), at: path, request: request, lifetime: .seconds(86_400))
+    }
+    if let process = package.newProcess { try Profile.add(process, in: self.profile) }
+    self.command("btnode join --dir \(directory) --credential node\(number).join")
+    _ = try enrollment.join(package)
+    let process = try self.launch(directory, log: self.log(number))
+    let member = Member(path: path, directory: directory, log: self.log(number), process: process)
+    try await self.awaitReady(member)
+    return member
+  }
+
+  /// Waits until all processes decide together.
+  private func awaitVoters() async throws {
+    self.command("btrpc --profile \(self.profile) cluster status")
+    let end = ContinuousClock.now + Self.startTimeout
+    while true {
+      let overview = try await self.withPerson { try await $0.cluster.overview() }
+      let voters = overview.view.members.filter { $0.vote == .voter }
+      if overview.hasLeader, voters.count == Self.memberCount {
+        let leader = overview.view.leader.process
+        for voter in voters { self.result("\(voter.process)  \(voter.process == leader ? "leader" : "follower")") }
+        return
+      }
+      guard ContinuousClock.now < end else { throw TourFailure("the processes did not come together") }
+      try await Task.sleep(for: .milliseconds(50))
+    }
   }
 
   private func store(_ tree: TourFiles.Tree) async throws {
@@ -130,11 +192,10 @@ struct Tour: Sendable {
     }
   }
 
-  /// Looks for pieces of the files, and for their names, in everything that the store has on the disk.
-  private func searchDisk(_ tree: TourFiles.Tree) throws {
-    self.title(5, "Look for the files in what is on the disk")
-    let store = NodeDirectory(self.node).store(generation: 1)
-    self.command("grep --recursive --text 'a line of each file' \(store)")
+  /// Looks for pieces of the files, and for their names, in everything that the stores have on the disk.
+  private func searchDisks(_ tree: TourFiles.Tree, _ members: [Member]) throws {
+    self.title(5, "Look for the files in what is on the disks")
+    self.command("grep --recursive --text 'a line of each file' \(self.directory)/node*/generation-1")
     var patterns: [[UInt8]] = []
     var originals: [String] = []
     for file in tree.files where file.byteCount >= 64 && patterns.count < 100 {
@@ -146,7 +207,7 @@ struct Tour: Sendable {
       originals.append("\(self.source)/\(file.path)")
     }
     let names = tree.files.compactMap { $0.path.split(separator: "/").last }.filter { $0.utf8.count >= 8 }.prefix(100)
-    let files = TourFiles.allFiles(store)
+    let files = members.flatMap { TourFiles.allFiles(NodeDirectory($0.directory).store(generation: 1)) }
     guard try TourFiles.search(originals, for: patterns).count == patterns.count else {
       throw TourFailure("the search does not even find what is there")
     }
@@ -156,18 +217,54 @@ struct Tour: Sendable {
     }
     self.result(
       "pieces of \(patterns.count) files, and \(names.count) file names: the originals have them all, "
-        + "the store's \(files.count) files none")
+        + "the \(files.count) files of the three stores none")
   }
 
-  private func crash(_ process: NodeProcess, _ tree: TourFiles.Tree) async throws -> NodeProcess {
-    self.title(6, "Kill the process without warning, and start it again")
-    self.command("kill -KILL \(process.pid)")
-    process.signal(9)
-    guard try await process.end(within: Self.startTimeout) != nil else { throw TourFailure("the process did not end") }
-    let next = try await self.launch()
+  /// The process that leads, by its place in the list.
+  private func leader(_ members: [Member]) async throws -> Int {
+    let leader = try await self.withPerson { try await $0.cluster.overview().view.leader.process }
+    guard let index = members.firstIndex(where: { $0.path == leader }) else {
+      throw TourFailure("nobody leads")
+    }
+    return index
+  }
+
+  private func killLeader(_ members: inout [Member], _ tree: TourFiles.Tree) async throws {
+    self.title(6, "Kill the leader without warning, in the middle of a write")
+    let large = "\(self.directory)/large"
+    try TourFiles.writeRandom(Self.largeByteCount, to: large)
+    let target = "\(Self.target)/large"
+    let index = try await self.leader(members)
+    let victim = members[index]
+    self.command("btrpc --profile \(self.profile) put \(large) \(target) &")
+    let start = ContinuousClock.now
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask {
+        try await self.withPerson { client in _ = try await client.upload(fromFile: large, to: target) }
+      }
+      // Some of it is there by then.
+      try await Task.sleep(for: .milliseconds(400))
+      self.command("kill -KILL \(victim.process.pid)    # \(victim.path), which leads")
+      victim.process.signal(9)
+      guard try await victim.process.end(within: Self.startTimeout) != nil else {
+        throw TourFailure("the process did not end")
+      }
+      try await group.waitForAll()
+    }
+    let milliseconds = Int((ContinuousClock.now - start) / .milliseconds(1))
+    let next = try await self.leader(members)
+    self.result(
+      "\(Self.megabytes(Self.largeByteCount)) written all the same, after \(milliseconds) ms; "
+        + "\(members[next].path) leads now")
     try await self.compare(tree)
-    self.result("all \(tree.files.count) files are still the same")
-    return next
+    let isSame = try await self.withPerson { client in
+      try await client.readAll(target).bytes == TourFiles.read(large)
+    }
+    guard isSame else { throw TourFailure("the large file is not what was written") }
+    self.result("it and all \(tree.files.count) other files are what was stored")
+    members[index].process = try self.launch(victim.directory, log: victim.log)
+    try await self.awaitReady(members[index])
+    try await self.awaitVoters()
   }
 
   private func refuseOthers(_ made: DomainCreation.Result) async throws {
@@ -218,11 +315,10 @@ struct Tour: Sendable {
     throw TourFailure("the foreign certificate was accepted")
   }
 
-  private func damage(_ tree: TourFiles.Tree) async throws {
-    self.title(8, "Change one bit on the disk")
+  private func damage(_ tree: TourFiles.Tree, _ members: [Member]) async throws {
+    self.title(8, "Change one bit on each disk")
     guard let file = tree.files.max(by: { $0.byteCount < $1.byteCount }) else { throw TourFailure("no file") }
     let path = "\(Self.target)/\(file.path)"
-    let store = NodeDirectory(self.node).store(generation: 1)
     try await self.withPerson { client in
       let info = try await client.stat(path)
       let sealed = try await client.sectors.readSectors(
@@ -237,10 +333,13 @@ struct Tour: Sendable {
         for try await message in blocks { for block in message.blocks { bytes += Array(block.bytes) } }
         return bytes
       }
-      let place = try TourFiles.search(TourFiles.allFiles(store), for: [sealed])[0]
-      guard let place else { throw TourFailure("the sector is not where it should be") }
-      try TourFiles.flipBit(TourFiles.Place(file: place.file, offset: place.offset + 100))
-      self.result("sector 1 of \(path) is at byte \(place.offset) of \(place.file)")
+      for member in members {
+        let store = NodeDirectory(member.directory).store(generation: 1)
+        let place = try TourFiles.search(TourFiles.allFiles(store), for: [sealed])[0]
+        guard let place else { throw TourFailure("the sector is not where it should be") }
+        try TourFiles.flipBit(TourFiles.Place(file: place.file, offset: place.offset + 100))
+        self.result("sector 1 of \(path) is at byte \(place.offset) of \(place.file)")
+      }
       self.command("btrpc --profile \(self.profile) cat \(path)")
       do {
         try await client.read(path) { file in for try await _ in file {} }
@@ -252,14 +351,16 @@ struct Tour: Sendable {
     }
   }
 
-  private func stop(_ process: NodeProcess) async throws {
-    self.title(9, "Stop the process")
-    self.command("kill -TERM \(process.pid)")
-    process.signal(15)
-    guard try await process.end(within: Self.startTimeout) == .exited(0) else {
-      throw TourFailure("the process did not stop as it should")
+  private func stop(_ members: [Member]) async throws {
+    self.title(9, "Stop the processes")
+    for member in members {
+      self.command("kill -TERM \(member.process.pid)    # \(member.path)")
+      member.process.signal(15)
+      guard try await member.process.end(within: Self.startTimeout) == .exited(0) else {
+        throw TourFailure("the process \(member.path) did not stop as it should")
+      }
     }
-    self.result("it finished what it had promised, wrote a checkpoint, and ended with status 0")
+    self.result("each handed over what it led, wrote a checkpoint, and ended with status 0")
   }
 
   // MARK: Helpers

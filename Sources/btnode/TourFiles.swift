@@ -35,6 +35,15 @@ enum TourFiles {
     return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
+  /// Something that can neither be compressed nor guessed.
+  static func writeRandom(_ byteCount: Int, to path: String) throws {
+    var random = SystemRandomNumberGenerator()
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(byteCount)
+    while bytes.count < byteCount { withUnsafeBytes(of: random.next()) { bytes.append(contentsOf: $0) } }
+    try Data(bytes).write(to: URL(fileURLWithPath: path))
+  }
+
   static func removeTree(_ path: String) {
     try? FileManager.default.removeItem(atPath: path)
   }
