@@ -33,6 +33,9 @@ struct AppliedState: Sendable {
   private var deadRetained = FreedSlots()
   /// Whether other members of a group may ask for entries.
   var retainsEntries = false
+  /// See `StoreConfiguration`.
+  private let retainedEntriesMin: UInt64
+  private let retainedSlotsMax: Int
   /// Entries after this one can be read whole, their blocks included.
   private(set) var retainedAfter: LogIndex
   /// Slots that nothing refers to, for the writer to fetch.
@@ -93,8 +96,10 @@ struct AppliedState: Sendable {
 
   init(
     appliedIndex: LogIndex, appliedTerm: UInt64, inodeMax: UInt64, sessions: SessionTable, facts: [String: [UInt8]],
-    cacheBytesMax: Int
+    cacheBytesMax: Int, retainedEntriesMin: UInt64 = 0, retainedSlotsMax: Int = .max
   ) {
+    self.retainedEntriesMin = retainedEntriesMin
+    self.retainedSlotsMax = retainedSlotsMax
     self.appliedIndex = appliedIndex
     self.appliedTerm = appliedTerm
     self.checkpointIndex = appliedIndex
@@ -354,7 +359,7 @@ struct AppliedState: Sendable {
     guard let frozen = self.frozen else { return nil }
     defer { self.recent = frozen }
     // Whoever gets a snapshot will want what comes after it.
-    let isHeld = self.freedHolds > 0
+    let isHeld = self.freedHolds > 0 || self.keepsRetained(before: frozen.lastIndex)
     if !isHeld { self.retainedAfter = self.checkpointIndex }
     self.checkpointIndex = frozen.lastIndex
     self.checkpointCount += 1
@@ -368,6 +373,13 @@ struct AppliedState: Sendable {
     self.deadFrozen = FreedSlots()
     if !self.retainsEntries, !isHeld { self.dropRetained() }
     return self.recent
+  }
+
+  /// Whether too little would be left for others if what is retained now were let go.
+  private func keepsRetained(before index: LogIndex) -> Bool {
+    guard self.retainsEntries, self.deadRetained.sectors.count + self.deadRetained.nodes.count < self.retainedSlotsMax
+    else { return false }
+    return index.rawValue - self.checkpointIndex.rawValue < self.retainedEntriesMin
   }
 
   /// Room is more urgent than what replicas may ask for: of the entries before the last checkpoint, nothing is kept.

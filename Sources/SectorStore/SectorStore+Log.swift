@@ -184,6 +184,9 @@ extension SectorStore {
   // MARK: The group's membership
 
   static let membershipFact = "group.membership"
+  /// Facts whose names begin so say what members are called. Like memberships and credential records, they are moved to
+  /// the index as soon as they are applied.
+  package static let memberFactPrefix = "member."
 
   /// The membership that was in force at the last applied entry, in the encoding of the layer above, and the entry that
   /// it stands in, zero for the first one.

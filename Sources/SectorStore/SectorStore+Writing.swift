@@ -69,6 +69,8 @@ extension SectorStore {
       let applied = try writer.apply(
         through: index, refusesDamaged: !self.live.state.withLock { $0.retainsEntries })
       if applied.wasDamaged { Self.requestCheckpoint(self.checkpoints, waits: true) }
+      // A member that starts applies nothing of its log before it has heard a leader, which it could not find without.
+      if applied.concernsMembers { Self.requestCheckpoint(self.checkpoints, waits: false) }
       self.note(writer)
       for item in applied.pending { item.pending.complete(item.result) }
       if !applied.entries.isEmpty { owner?.applied(applied.entries) }

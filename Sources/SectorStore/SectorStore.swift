@@ -137,7 +137,9 @@ package final class SectorStore: Sendable {
         sessions: SessionTable(
           countMax: configuration.sessionCountMax, ownerCountMax: configuration.sessionsPerOwnerMax,
           headers: try index.sessions()),
-        facts: try index.facts(), cacheBytesMax: configuration.cacheBytesMax), index: index)
+        facts: try index.facts(), cacheBytesMax: configuration.cacheBytesMax,
+        retainedEntriesMin: configuration.retainedEntriesMin,
+        retainedSlotsMax: configuration.checkpointDeadBytes / StoreConfiguration.nodeSize), index: index)
     do throws(FileError) {
       self.sectors = try DataFiles(
         files: files, directory: directory + "/data", prefix: "sectors", slotBytes: configuration.sectorSize,

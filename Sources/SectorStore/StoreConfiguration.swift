@@ -18,6 +18,9 @@ package struct StoreConfiguration: Hashable, Sendable {
   package var checkpointEntries = 15_000
   /// Or when superseded blocks take this much room.
   package var checkpointDeadBytes = 256 << 20
+  /// Where other members may ask for entries, at least so many are kept, as long as superseded blocks do not take the room
+  /// that is said above.
+  package var retainedEntriesMin: UInt64 = 4_096
   /// Data files grow in steps of this many bytes.
   package var growthBytes = 64 << 20
   /// A data file holds at most this many bytes.

@@ -56,6 +56,8 @@ struct Writer: Sendable {
   struct Applied: Sendable {
     var entries: [AppliedEntry] = []
     var pending: [(pending: PendingChange, result: Result<LogIndex, StoreError>)] = []
+    /// Something that a member has to know before it can find the others: see ``SectorStore/memberFactPrefix``.
+    var concernsMembers = false
     /// A replica with whole disks would have done what was refused here: nobody else may be sent these entries.
     var wasDamaged = false
   }
@@ -329,6 +331,7 @@ struct Writer: Sendable {
           $0.applyVoid(index: entry.index, term: entry.term, logBytes: entry.logBytes, blocks: [])
         }
       case .membership(let bytes):
+        applied.concernsMembers = true
         self.live.state.withLock {
           $0.setFact(SectorStore.membershipFact, SectorStore.membershipFactValue(bytes, at: entry.index))
           $0.applyVoid(index: entry.index, term: entry.term, logBytes: entry.logBytes, blocks: [])
@@ -338,6 +341,7 @@ struct Writer: Sendable {
           let effects = try self.effects(of: body, entry)
           self.live.state.withLock { $0.apply(effects) }
           records = body.records
+          if body.concernsMembers { applied.concernsMembers = true }
         } catch {
           switch error {
           case .failed, .io, .noSpace: throw error
@@ -538,5 +542,15 @@ struct Writer: Sendable {
     let freed = self.live.state.withLock { $0.takeFreed() }
     for slot in freed.sectors { self.sectorPool.release(slot) }
     for slot in freed.nodes { self.nodePool.release(slot) }
+  }
+}
+
+extension EntryBody {
+  /// Whether it says who the members of a group are, or who may call.
+  fileprivate var concernsMembers: Bool {
+    self.facts.contains { $0.key.hasPrefix(SectorStore.memberFactPrefix) }
+      || self.records.contains { change in
+        if case .put(let record) = change { record.flags.contains(.credential) } else { false }
+      }
   }
 }

@@ -276,8 +276,9 @@ struct GroupTests {
   @Test("keeps entries for the others from the moment that there is another")
   func retention() async throws {
     let network = TestNetwork(seed: 3)
-    let first = try TestMember(1, seed: 3, network: network, settings: .init())
-    let second = try TestMember(2, seed: 3, network: network, settings: .init())
+    let settings = TestMember.Settings(store: { $0.retainedEntriesMin = 1_000 })
+    let first = try TestMember(1, seed: 3, network: network, settings: settings)
+    let second = try TestMember(2, seed: 3, network: network, settings: settings)
     defer {
       first.kill()
       second.kill()

@@ -43,6 +43,7 @@ private struct Member {
   init(_ change: (inout StoreConfiguration) -> Void = { _ in }) throws {
     var configuration = PowerLossRun.configuration()
     configuration.segmentBytes = 64 << 10
+    configuration.retainedEntriesMin = 0
     change(&configuration)
     self.configuration = configuration
     self.disk = SimulatedDisk(seed: 9)
@@ -186,7 +187,7 @@ struct GroupLogTests {
   func reading() async throws {
     let member = try Member()
     defer { member.store.abandon() }
-    try await member.write(1, first: 1, [(1, .noop), (1, self.put(1, 1, [0: 1, 1: 2])), (1, .membership([9]))])
+    try await member.write(1, first: 1, [(1, .noop), (1, self.put(1, 1, [0: 1, 1: 2])), (1, .noop)])
     try await member.apply(3)
     func read(_ range: ClosedRange<UInt64>) async throws -> [LogIndex: LogPayload] {
       let found = try await member.store.entries(

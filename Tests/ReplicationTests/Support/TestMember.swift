@@ -38,6 +38,7 @@ final class TestMember: Sendable {
     configuration.dataFileBytes = 8 << 20
     configuration.reservedBytes = 0
     configuration.readerCount = 1
+    configuration.retainedEntriesMin = 0
     settings.store(&configuration)
     self.id = MemberID(id)
     let disk = SimulatedDisk(seed: seed &+ id)
