@@ -6,9 +6,11 @@ SHELL := /bin/bash
 
 # Debian packages: to build, and what tests and benchmarks need besides.
 BUILD_PACKAGES := libsqlite3-dev pkg-config protobuf-compiler zlib1g-dev
-TEST_PACKAGES := gcc libnghttp2-dev libprotobuf-c-dev libssl-dev openssl protobuf-c-compiler python3 python3-venv
+TEST_PACKAGES := gcc iproute2 libnghttp2-dev libprotobuf-c-dev libssl-dev nftables openssl protobuf-c-compiler python3 \
+	python3-venv
 LINT_PACKAGES := git protobuf-compiler python3 python3-venv
 BENCH_PACKAGES := curl fio openssl
+CLUSTER_BENCH_PACKAGES := golang-etcd-server-dev golang-go golang-google-grpc-dev openssl python3 python3-venv
 
 FORMATTED := Package.swift Sources Tests
 
@@ -24,6 +26,8 @@ help: ## Lists the targets.
 # Suites that compute for a long time. They run by themselves: others would wait for a processor so long that their
 # connections time out.
 COMPUTING := ^(RaftSimulation|Linearizability)Tests\.
+# Each of these runs three processes, and clients.
+CLUSTERS := ^ClusterTests\.
 
 .PHONY: demo
 demo: ## Builds what is missing and runs the tour, in a temporary directory.
@@ -36,7 +40,8 @@ test: ## Runs all tests, interoperability included.
 	@scripts/install-packages $(BUILD_PACKAGES) $(TEST_PACKAGES)
 	@scripts/install-python
 	swift build --build-tests
-	swift test --skip-build --disable-xctest --skip '$(COMPUTING)'
+	swift test --skip-build --disable-xctest --skip '$(COMPUTING)|$(CLUSTERS)'
+	SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=2 swift test --skip-build --disable-xctest --filter '$(CLUSTERS)'
 	swift test --skip-build --disable-xctest --filter '$(COMPUTING)'
 
 .PHONY: build
@@ -56,6 +61,15 @@ bench: ## Builds for release, measures, and prints a table and JSON beside the m
 	swift build --configuration release --product btbench
 	swift build --configuration release --product btnode
 	PATH=$(CURDIR)/.build/nginx/usr/sbin:$$PATH .build/release/btbench --json .build/bench.json $(BENCH_OPTIONS)
+
+.PHONY: bench-cluster
+bench-cluster: ## Builds for release, and measures a cluster of three processes beside one of etcd.
+	@scripts/install-packages $(BUILD_PACKAGES) $(CLUSTER_BENCH_PACKAGES)
+	@scripts/install-etcd
+	swift build --configuration release --product btbench
+	swift build --configuration release --product btnode
+	swift build --configuration release --product btrpc
+	.build/release/btbench cluster --json .build/bench-cluster.json $(BENCH_OPTIONS)
 
 # How many worlds, and the seed of the first.
 SEEDS ?= 500

@@ -22,15 +22,7 @@ struct Report: Sendable {
         standing.map(Self.verdict) ?? "",
       ])
     }
-    let columnCount = rows[0].count
-    let widths = (0..<columnCount).map { column in rows.map { $0[column].count }.max() ?? 0 }
-    var lines = rows.map { row in
-      row.indices.map { column in
-        let padding = String(repeating: " ", count: widths[column] - row[column].count)
-        return (1...3).contains(column) || column == 5 ? padding + row[column] : row[column] + padding
-      }.joined(separator: "  ").trimmingTrailingSpaces
-    }
-    lines.insert(String(repeating: "-", count: widths.reduce(0, +) + 2 * (columnCount - 1)), at: 1)
+    var lines = TextTable(rows: rows, numberColumns: [1, 2, 3, 5]).lines
     lines += self.notes
     return lines.joined(separator: "\n")
   }
@@ -128,11 +120,5 @@ enum Format {
       start = next
     }
     return value < 0 ? "-" + text : text
-  }
-}
-
-extension String {
-  fileprivate var trimmingTrailingSpaces: String {
-    String(self.reversed().drop { $0 == " " }.reversed())
   }
 }

@@ -86,7 +86,7 @@ struct SectorLoads: Sendable {
       session: Array(session.session), inodes: block.first..<block.first + UInt64(block.count))
   }
 
-  private static func check(
+  static func check(
     _ response: Blocktree_V1_CommitResponse, isAnswerTo request: Blocktree_V1_CommitRequest
   ) throws {
     guard response.acceptances.count == request.records.count, response.operation == request.operation else {
@@ -146,7 +146,7 @@ struct SectorLoads: Sendable {
     }
   }
 
-  private static func request(_ sector: SectorWriter.SealedSector) -> Blocktree_V1_ReadSectorsRequest {
+  static func request(_ sector: SectorWriter.SealedSector) -> Blocktree_V1_ReadSectorsRequest {
     .with {
       $0.fileID = sector.file.message
       $0.runs = [.with { $0.count = 1 }]
@@ -154,7 +154,7 @@ struct SectorLoads: Sendable {
   }
 
   /// As a reader does: bytes from a replica are worth nothing before they are verified.
-  private static func check(_ blocks: [Blocktree_V1_Block], are sector: SectorWriter.SealedSector) throws {
+  static func check(_ blocks: [Blocktree_V1_Block], are sector: SectorWriter.SealedSector) throws {
     guard blocks.count == 1, Digest32(sha256: blocks[0].bytes) == sector.digest else {
       throw BenchFailure("inode \(sector.file) was not read as it was written")
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Foundation
-internal import NIOCore
-internal import NIOPosix
 internal import Node
 
 #if canImport(Glibc)
@@ -31,7 +29,7 @@ struct TLSYardstick: Sendable {
         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "\(self.directory)/key.pem", "-out",
         "\(self.directory)/certificate.pem",
       ], log: self.log)
-    let port = try await Self.freePort()
+    let port = try await FreePort.find()
     try self.configuration(port: port).write(
       toFile: "\(self.directory)/nginx.conf", atomically: true, encoding: .utf8)
     let server = try Program.start(
@@ -98,15 +96,6 @@ struct TLSYardstick: Sendable {
         }
       }
       """
-  }
-
-  private static func freePort() async throws -> Int {
-    let channel = try await ServerBootstrap(group: .singletonMultiThreadedEventLoopGroup)
-      .bind(host: "127.0.0.1", port: 0).get()
-    let port = channel.localAddress?.port
-    try await channel.close()
-    guard let port else { throw BenchFailure("there is no free port") }
-    return port
   }
 }
 

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import BlocktreeClient
+import BlocktreeSchema
+import Foundation
+import GRPCCore
+import NIOPosix
+import Node
+import Synchronization
+import Testing
+import Transport
+import Trust
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// A domain of its own and the processes that serve it, each a real `btnode`; and what can happen to them.
+///
+/// Members are counted from 0; member 0 is `/node1`. They are killed when nobody holds this any more.
+final class TestCluster: Sendable {
+  /// How the members reach each other.
+  enum Network: Sendable {
+    /// At an address of the loopback interface that nobody else has. Nothing can be cut.
+    case loopback
+    /// In a network namespace for each.
+    case namespaces
+  }
+
+  /// For whatever is waited for. Generous: nothing waits for it when all is well.
+  static let patience = Duration.seconds(60)
+  /// How long one question about a member's status may take.
+  private static let statusTimeout = Duration.seconds(2)
+
+  private let scratch: Scratch
+  private let namespaces: Namespaces?
+  private let state: Mutex<State>
+  let count: Int
+
+  private struct State {
+    var processes: [NodeProcess?]
+    /// `host:port` of each member, once it is known.
+    var addresses: [String] = []
+    var paused: Set<Int> = []
+  }
+
+  private init(_ count: Int, scratch: Scratch, namespaces: Namespaces?) {
+    self.count = count
+    self.scratch = scratch
+    self.namespaces = namespaces
+    self.state = Mutex(State(processes: Array(repeating: nil, count: count)))
+  }
+
+  // MARK: From beginning to end
+
+  /// Makes a cluster whose members all serve, and calls `body`. Then stops those that run, each of which has to end
+  /// with status 0, and removes everything. Fails, too, when a member has met a fault of its own.
+  static func with<Result>(
+    _ count: Int = 1, on network: Network = .loopback, _ body: (TestCluster) async throws -> Result
+  ) async throws -> Result {
+    let scratch = try Scratch()
+    let namespaces: Namespaces? =
+      switch network {
+      case .loopback: nil
+      case .namespaces: try await Namespaces.make(count, log: "\(scratch.path)/tools.log")
+      }
+    let cluster = TestCluster(count, scratch: scratch, namespaces: namespaces)
+    do {
+      try await cluster.make()
+      let result = try await body(cluster)
+      try await cluster.end()
+      await namespaces?.remove()
+      return result
+    } catch {
+      for member in 0..<count {
+        print("The log of member \(member) ends with:\(LogFile.tail(of: cluster.log(member), lines: 30))")
+        await cluster.kill(member)
+      }
+      await namespaces?.remove()
+      throw error
+    }
+  }
+
+  /// The members' names in the tree.
+  static func path(_ member: Int) -> String { "/node\(member + 1)" }
+
+  func directory(_ member: Int) -> String { "\(self.scratch.path)/node\(member + 1)" }
+  private func log(_ member: Int) -> String { "\(self.scratch.path)/node\(member + 1).log" }
+  private var profileDirectory: String { "\(self.directory(0))/profile" }
+  private var toolsLog: String { "\(self.scratch.path)/tools.log" }
+
+  /// The owner's, with the addresses of all members.
+  var profile: Profile {
+    get throws { try Profile(contentsOf: self.profileDirectory).starting(from: self.state.withLock { $0.addresses }) }
+  }
+
+  private func make() async throws {
+    let btnode = try Installed.product("btnode")
+    let btrpc = try Installed.product("btrpc")
+    try await Command.run(
+      btnode, ["init", "--dir", self.directory(0), "--listen", self.listenAddress(0)], log: self.toolsLog)
+    try self.learnAddress(0)
+    try await self.start(0)
+    for member in self.members.dropFirst() {
+      let request = "\(self.scratch.path)/request"
+      let package = "\(self.scratch.path)/package"
+      let lines = try await Command.run(
+        btnode, ["request", "--dir", self.directory(member), "--listen", self.listenAddress(member)],
+        log: self.toolsLog)
+      try lines.joined(separator: "\n").appending("\n").write(toFile: request, atomically: true, encoding: .utf8)
+      try await Command.run(
+        btrpc,
+        [
+          "process", "add", "--profile", self.profileDirectory, Self.path(member), "--services", "sector,filesystem",
+          "--request", request, "--output", package,
+        ], log: self.toolsLog)
+      try await Command.run(
+        btnode, ["join", "--dir", self.directory(member), "--credential", package], log: self.toolsLog)
+      try self.learnAddress(member)
+      try await self.start(member)
+      try FileManager.default.removeItem(atPath: package)
+    }
+    try await self.settle()
+  }
+
+  private func end() async throws {
+    for member in self.members where self.isRunning(member) {
+      self.resume(member)
+      try await self.stop(member)
+    }
+    for member in self.members {
+      let text = (try? String(contentsOfFile: self.log(member), encoding: .utf8)) ?? ""
+      let faults = text.split(separator: "\n").filter { $0.contains("fault in a call") }
+      #expect(faults.isEmpty, "member \(member): \(faults.joined(separator: "\n"))")
+    }
+  }
+
+  /// Port 0 of the loopback interface: 'btnode' chooses one, and it stays free, as no other test has the address.
+  private func listenAddress(_ member: Int) -> String {
+    if let namespaces { return "\(namespaces.address(of: member)):7777" }
+    let host = (0..<3).map { _ in "\(UInt8.random(in: 1...254))" }.joined(separator: ".")
+    return "127.\(host):0"
+  }
+
+  /// What the member's description says, which holds the port that was chosen.
+  private func learnAddress(_ member: Int) throws {
+    struct Description: Decodable { let listen: String }
+    let file = URL(filePath: "\(self.directory(member))/node.json")
+    let description = try JSONDecoder().decode(Description.self, from: Data(contentsOf: file))
+    self.state.withLock { $0.addresses.append(description.listen) }
+  }
+
+  // MARK: What can happen to members
+
+  var members: Range<Int> { 0..<self.count }
+
+  func isRunning(_ member: Int) -> Bool { self.process(member).map { $0.pollEnd() == nil } ?? false }
+
+  private func process(_ member: Int) -> NodeProcess? { self.state.withLock { $0.processes[member] } }
+
+  /// Starts a member that does not run, and waits until it says that it is ready.
+  func start(_ member: Int) async throws {
+    guard !self.isRunning(member) else { throw ClusterFailure("member \(member) runs already") }
+    let btnode = try Installed.product("btnode")
+    let arguments = ["run", "--dir", self.directory(member)]
+    let (executable, all) =
+      self.namespaces?.command(of: member, btnode, arguments) ?? (btnode, arguments)
+    let process = try NodeProcess(executable, all, environment: Command.environment, log: self.log(member))
+    self.state.withLock { $0.processes[member] = process }
+    let line = try await process.line(within: Self.patience)
+    guard line?.hasPrefix("ready ") == true else {
+      throw ClusterFailure("member \(member) did not get ready\(LogFile.tail(of: self.log(member)))")
+    }
+  }
+
+  /// SIGTERM: the member finishes what it has promised. It has to end with status 0.
+  func stop(_ member: Int) async throws {
+    guard let process = self.process(member) else { throw ClusterFailure("member \(member) never ran") }
+    process.signal(SIGTERM)
+    let end = try await process.end(within: Self.patience)
+    guard end == .exited(0) else {
+      throw ClusterFailure("member \(member) should have stopped: \(String(describing: end))")
+    }
+  }
+
+  /// SIGKILL, whatever state the member is in; returns when it is gone.
+  func kill(_ member: Int) async {
+    guard let process = self.process(member) else { return }
+    process.signal(SIGKILL)
+    _ = try? await process.end(within: Self.patience)
+    _ = self.state.withLock { $0.paused.remove(member) }
+  }
+
+  /// SIGSTOP: connections stay open, and nothing is answered.
+  func pause(_ member: Int) {
+    self.process(member)?.signal(SIGSTOP)
+    _ = self.state.withLock { $0.paused.insert(member) }
+  }
+
+  func resume(_ member: Int) {
+    guard self.state.withLock({ $0.paused.remove(member) }) != nil else { return }
+    self.process(member)?.signal(SIGCONT)
+  }
+
+  // MARK: What can happen to the network
+
+  /// Cuts a member off from the others, both ways.
+  ///
+  /// - Parameter clients: whether from the clients, too.
+  func isolate(_ member: Int, fromClients clients: Bool) async throws {
+    var others = self.members.filter { $0 != member }.map { Namespaces.Party.member($0) }
+    if clients { others.append(.clients) }
+    try await self.cut(Set(others.flatMap { Self.bothWays(.member(member), $0) }))
+  }
+
+  /// Cuts two members off from each other; both still reach the rest.
+  func separate(_ one: Int, _ other: Int) async throws {
+    try await self.cut(Set(Self.bothWays(.member(one), .member(other))))
+  }
+
+  /// Nothing that a member sends gets to the others; what they send gets to it.
+  func mute(_ member: Int) async throws {
+    let others = self.members.filter { $0 != member }
+    try await self.cut(Set(others.map { Namespaces.Cut(sender: .member(member), receiver: .member($0)) }))
+  }
+
+  /// Nothing that the others send gets to a member; what it sends gets to them.
+  func deafen(_ member: Int) async throws {
+    let others = self.members.filter { $0 != member }
+    try await self.cut(Set(others.map { Namespaces.Cut(sender: .member($0), receiver: .member(member)) }))
+  }
+
+  func heal() async throws { try await self.network.heal() }
+
+  private func cut(_ cuts: Set<Namespaces.Cut>) async throws { try await self.network.cut(cuts) }
+
+  private var network: Namespaces {
+    get throws {
+      guard let namespaces else { throw ClusterFailure("the loopback interface can not be cut") }
+      return namespaces
+    }
+  }
+
+  private static func bothWays(_ one: Namespaces.Party, _ other: Namespaces.Party) -> [Namespaces.Cut] {
+    [Namespaces.Cut(sender: one, receiver: other), Namespaces.Cut(sender: other, receiver: one)]
+  }
+
+  // MARK: What members say
+
+  /// Asks this member, and no other one in its place.
+  func status(of member: Int) async throws -> Blocktree_V1_ClusterServiceGetStatusResponse {
+    let profile = try Profile(contentsOf: self.profileDirectory)
+    let identity = profile.caller.map {
+      TransportSecurity.Identity(chain: $0.credential.chain, key: $0.keys.signing)
+    }
+    let security = try TransportSecurity(root: profile.root, identity: identity)
+    let address = try NetworkAddress(parsing: self.state.withLock { $0.addresses[member] })
+    return try await Dialer(security, group: .singletonMultiThreadedEventLoopGroup)
+      .withConnection(to: address, expecting: TreePath(parsing: Self.path(member))) { connection in
+        var options = CallOptions.defaults
+        options.timeout = Self.statusTimeout
+        return try await Blocktree_V1_ClusterService.Client(wrapping: connection.client)
+          .getStatus(.init(), options: options)
+      }
+  }
+
+  /// What a member does in its term; nil when it does not answer.
+  func role(of member: Int) async -> Blocktree_V1_ClusterRole? {
+    guard self.isRunning(member), !self.state.withLock({ $0.paused.contains(member) }) else { return nil }
+    return try? await self.status(of: member).role
+  }
+
+  /// Waits until all members vote, and know the same leader in the same term.
+  func settle() async throws {
+    var views: [String] = []
+    do {
+      try await eventually("all members vote and know the same leader") {
+        views = []
+        var leaders: Set<String> = []
+        var voterCount = 0
+        for member in self.members {
+          do {
+            let status = try await self.status(of: member)
+            voterCount += status.members.count { $0.vote == .voter }
+            let leader = "\(status.leader.process) in term \(status.term)"
+            if !status.leader.process.isEmpty { leaders.insert(leader) }
+            let members = status.members.map { "\($0.process) \($0.vote)" }.joined(separator: ", ")
+            views.append("member \(member): leader \(leader), applied \(status.appliedIndex), \(members)")
+          } catch {
+            views.append("member \(member): \(error)")
+            return false
+          }
+        }
+        return leaders.count == 1 && voterCount == self.count * self.count
+      }
+    } catch let failure as ClusterFailure {
+      throw ClusterFailure(([failure.description] + views).joined(separator: "\n"))
+    }
+  }
+
+  /// The member that leads, once there is one. Those in `except` are not asked: one that can not know that it was
+  /// replaced may still say so.
+  func leader(except: Set<Int> = []) async throws -> Int {
+    var leader: Int?
+    try await eventually("a member leads") {
+      for member in self.members where !except.contains(member) {
+        if await self.role(of: member) == .leader {
+          leader = member
+          return true
+        }
+      }
+      return false
+    }
+    return try #require(leader)
+  }
+
+  /// Expects all members to come to the same place in the log, once nobody writes any more.
+  func expectAllApplied() async throws {
+    try await eventually("all members have applied the same") {
+      var indexes: Set<UInt64> = []
+      for member in self.members {
+        guard let status = try? await self.status(of: member) else { return false }
+        indexes.insert(status.appliedIndex)
+      }
+      return indexes.count == 1
+    }
+  }
+}
