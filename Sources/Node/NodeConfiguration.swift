@@ -37,6 +37,10 @@ package struct NodeConfiguration: Sendable {
   /// `limits.…`: connections, handshakes, handshakeSeconds, idleSeconds, messageBytes, streamsPerConnection.
   package var limits = TransportLimits()
 
+  /// `metrics.listen`: where metrics can be read, without TLS and by anybody; nil for nowhere. A port alone stands for
+  /// that port of 127.0.0.1.
+  package var metricsListen: ListenAddress?
+
   /// The values that flags gave, by setting name.
   package typealias Flags = [String: ConfigContent]
 
@@ -73,6 +77,7 @@ package struct NodeConfiguration: Sendable {
       self.timing.electionTimeout = .milliseconds(5 * milliseconds)...(.milliseconds(10 * milliseconds))
     }
     try await self.readLimits(reader)
+    self.metricsListen = try await Self.metricsAddress(reader)
     self.advertise = try await Self.addresses("advertise", reader)
   }
 
@@ -137,6 +142,13 @@ package struct NodeConfiguration: Sendable {
       throw .setting(name, expected: "from \(range.lowerBound) to \(range.upperBound)")
     }
     return number
+  }
+
+  private static func metricsAddress(_ reader: ConfigReader) async throws(NodeError) -> ListenAddress? {
+    let name = "metrics.listen"
+    guard let text = try await Self.text(name, reader), !text.isEmpty else { return nil }
+    let address = text.contains(":") ? text : "127.0.0.1:\(text)"
+    do { return try ListenAddress(parsing: address) } catch { throw .setting(name, expected: "HOST:PORT or PORT") }
   }
 
   private static func addresses(_ name: String, _ reader: ConfigReader) async throws(NodeError) -> [NetworkAddress]? {
