@@ -17,6 +17,7 @@ extension Target.Dependency {
   static let asn1 = product(name: "SwiftASN1", package: "swift-asn1")
   static let collections = product(name: "Collections", package: "swift-collections")
   static let configuration = product(name: "Configuration", package: "swift-configuration")
+  static let coreMetrics = product(name: "CoreMetrics", package: "swift-metrics")
   static let crypto = product(name: "Crypto", package: "swift-crypto")
   static let grdb = product(name: "GRDB", package: "GRDB.swift")
   static let grpcCore = product(name: "GRPCCore", package: "grpc-swift-2")
@@ -26,6 +27,7 @@ extension Target.Dependency {
   static let logging = product(name: "Logging", package: "swift-log")
   static let nioCore = product(name: "NIOCore", package: "swift-nio")
   static let nioHPACK = product(name: "NIOHPACK", package: "swift-nio-http2")
+  static let nioHTTP1 = product(name: "NIOHTTP1", package: "swift-nio")
   static let nioHTTP2 = product(name: "NIOHTTP2", package: "swift-nio-http2")
   static let nioPosix = product(name: "NIOPosix", package: "swift-nio")
   static let nioSSL = product(name: "NIOSSL", package: "swift-nio-ssl")
@@ -63,6 +65,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     .package(url: "https://github.com/apple/swift-nio-http2", from: "1.46.0"),
     .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
@@ -119,6 +122,8 @@ let package = Package(
       ]),
     module("SectorStore", [.crypto, .grdb]),
     module("Raft", []),
+    module("Telemetry", [.coreMetrics]),
+    tests("TelemetryTests", ["Telemetry", .coreMetrics]),
     module(
       "Transport",
       [
@@ -135,9 +140,8 @@ let package = Package(
       "Node",
       [
         "BlocktreeClient", "BlocktreeSchema", "Filesystem", "Inodes", "Raft", "Replication", "SectorStore", "Sectors",
-        "Transport", "Trust", .configuration, .grpcCore, .grpcProtobuf, .lifecycle, .logging, .nioCore, .nioPosix,
-        .protobuf, .system,
-        .unixSignals,
+        "Telemetry", "Transport", "Trust", .configuration, .coreMetrics, .grpcCore, .grpcProtobuf, .lifecycle, .logging,
+        .nioCore, .nioHTTP1, .nioPosix, .protobuf, .system, .unixSignals,
       ]),
     .executableTarget(
       name: "btnode",
@@ -150,7 +154,7 @@ let package = Package(
       "NodeTests",
       [
         "BlocktreeClient", "BlocktreeSchema", "Node", "SectorStore", "Transport", "Trust", "btnode", .configuration,
-        .grpcCore, .grpcProtobuf, .logging, .nioPosix, .protobuf,
+        .grpcCore, .grpcProtobuf, .logging, .nioCore, .nioPosix, .protobuf,
       ]),
     .executableTarget(
       name: "btrpc",

@@ -44,7 +44,7 @@ public struct ClusterClient: Sendable {
   /// For each operation.
   public var timeout: Duration?
 
-  private var core: ClientCore { self.client.core }
+  var core: ClientCore { self.client.core }
 
   /// How long one member may take to be reached and to answer, when all are asked.
   public static let memberTimeout = Duration.seconds(2)

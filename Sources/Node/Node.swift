@@ -12,6 +12,7 @@ internal import Sectors
 internal import Raft
 internal import Replication
 internal import ServiceLifecycle
+internal import Telemetry
 internal import Transport
 package import Trust
 internal import UnixSignals
@@ -76,12 +77,14 @@ package struct Node: Sendable {
     pool.start()
     let eventLoops = MultiThreadedEventLoopGroup(numberOfThreads: self.configuration.threads)
     let result: Result<Void, any Error>
+    let (metrics, start) = (NodeMetrics.makeRegistry(), NodeMetrics.Start())
     do {
       let place = StorePlace(self.directory.store(generation: generation.rawValue), files: self.files)
       while end.beginAgain() {
         try place.settle()
         let surroundings = Surroundings(
-          identity: identity, generation: generation, place: place, pool: pool, eventLoops: eventLoops, end: end)
+          identity: identity, generation: generation, place: place, pool: pool, eventLoops: eventLoops, end: end,
+          metrics: metrics, start: start)
         if place.hasStore {
           try await self.serve(surroundings, whenReady)
         } else {
@@ -118,6 +121,9 @@ package struct Node: Sendable {
     let pool: NIOThreadPool
     let eventLoops: MultiThreadedEventLoopGroup
     let end: NodeEnd
+    /// What is counted goes on when the node begins again with another store.
+    let metrics: MetricsRegistry
+    let start: NodeMetrics.Start
   }
 
   /// Serves until the end is near.
@@ -238,9 +244,10 @@ package struct Node: Sendable {
     let health = HealthState()
     let server = GRPCServer(
       transport: transport, services: try self.handlers(parts, surroundings, health),
-      interceptors: [FailureInterceptor(logger: self.logger)])
-    return [
-      StoreKeeper(store: store, health: health, logger: self.logger),
+      interceptors: [CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger)])
+    var services: [any ServiceLifecycle.Service] = [StoreKeeper(store: store, health: health, logger: self.logger)]
+    services += self.metricsServices(surroundings, transport, group: parts.sectors)
+    services += [
       MemberTraffic(connections: parts.connections),
       CertificateWatch(credential: identity.credential, logger: self.logger),
       RevocationWatch(
@@ -257,6 +264,7 @@ package struct Node: Sendable {
         group: parts.sectors, connections: parts.connections, dialer: parts.dialer, logger: self.logger),
       LeadershipHandover(replica: parts.sectors.replica),
     ]
+    return services
   }
 
   private func handlers(
@@ -292,13 +300,23 @@ package struct Node: Sendable {
       admits: { group.isMember($0) }, memberID: { group.member(at: $0) })
     return [
       ClusterServiceHandler(group),
+      BackupServiceHandler(group),
       MemberServiceHandler(configuration, receiver: parts.inbox.receiver),
       self.snapshotService(
         surroundings, configuration,
         wants: { index, term in group.replica.lacks(index, term: term) },
         hardState: {
-          // From now on it promises nothing that the new store would not know of.
-          group.replica.stop()
+          // From now on it promises nothing that the new store would not know of. That waits for a thread.
+          await withCheckedContinuation { continuation in
+            let isStarted = WorkerThread.start {
+              group.replica.stop()
+              continuation.resume()
+            }
+            if !isStarted {
+              group.replica.stop()
+              continuation.resume()
+            }
+          }
           let state = group.replica.hardState
           return LogHardState(term: state.term.rawValue, vote: state.vote?.rawValue)
         }),
@@ -359,14 +377,33 @@ package struct Node: Sendable {
         self.snapshotService(
           surroundings, configuration, wants: { _, _ in true }, hardState: { LogHardState() }),
         HealthService(state: health, services: []),
-      ], interceptors: [FailureInterceptor(logger: self.logger)])
-    self.logger.info("waiting to be made a member", metadata: ["process": "\(own)"])
-    try await self.run([
-      Serving(
-        server: server, transport: transport, health: health, listen: self.configuration.listen,
-        process: identity.credential.domainPath, logger: self.logger, whenReady: { _ in }),
-      EndWatch(end: surroundings.end),
-    ])
+      ], interceptors: [CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger)])
+    self.logger.notice(
+      "there is no store here yet: waiting to be made a member of the cluster, and to be sent one",
+      metadata: ["process": "\(own)"])
+    try await self.run(
+      self.metricsServices(surroundings, transport, group: nil) + [
+        Serving(
+          server: server, transport: transport, health: health, listen: self.configuration.listen,
+          process: identity.credential.domainPath, logger: self.logger, whenReady: { _ in }),
+        EndWatch(end: surroundings.end),
+      ])
+  }
+
+  // MARK: Metrics
+
+  /// Nothing, unless metrics are to be read somewhere. They can be read as long as calls are answered.
+  private func metricsServices(
+    _ surroundings: Surroundings, _ transport: NodeServerTransport, group: SectorGroup?
+  ) -> [any ServiceLifecycle.Service] {
+    guard let listen = self.configuration.metricsListen else { return [] }
+    let metrics = NodeMetrics(
+      registry: surroundings.metrics, start: surroundings.start, process: surroundings.identity.credential.domainPath,
+      connections: transport.connections, group: group)
+    let endpoint = MetricsEndpoint(
+      listen: listen, eventLoops: surroundings.eventLoops, pool: surroundings.pool, logger: self.logger,
+      text: metrics.text)
+    return [endpoint] + (group.map { [LeaderWatch(replica: $0.replica, registry: surroundings.metrics)] } ?? [])
   }
 }
 

@@ -36,6 +36,8 @@ package enum NodeError: Error, Sendable {
   case inconsistent(String)
   /// The process is a member of no cluster that this release can run.
   case notFirstMember(TreePath)
+  /// A backup was not made a store of: says why.
+  case restoring(String)
   case listening(String, why: String)
   case system(call: String, path: String, code: Int32, text: String)
 }
@@ -70,6 +72,7 @@ extension NodeError: CustomStringConvertible {
     case .inconsistent(let why): "the node's files do not fit one another: \(why)"
     case .notFirstMember(let path):
       "\(path) has joined, but clusters of several processes come with the next release; it serves nothing yet"
+    case .restoring(let why): why
     case .listening(let address, let why): "can not listen on \(address): \(why)"
     case .system(let call, let path, _, let text): "\(path): \(call): \(text)"
     }

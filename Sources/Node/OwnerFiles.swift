@@ -111,6 +111,17 @@ enum OwnerFiles {
     return lock
   }
 
+  /// Locks a directory of ours against others that do the same. It is unlocked when the result is closed.
+  static func lock(directory path: String) throws(NodeError) -> Int32 {
+    let lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard lock >= 0 else { throw Self.failure("open", path) }
+    guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+      close(lock)
+      throw .beingMade(path)
+    }
+    return lock
+  }
+
   static func synchronize(directory path: String) throws(NodeError) {
     let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard directory >= 0 else { throw Self.failure("open", path) }

@@ -68,7 +68,8 @@ public struct Replica: Sendable {
   var id: MemberID { self.configuration.member }
   var term: Term { self.hardState.term }
   var mutation: Mutation? { self.configuration.mutation }
-  var membership: Membership { self.log.membership.membership }
+  /// Who belongs to the group by the newest entry that says so, committed or not.
+  public var membership: Membership { self.log.membership.membership }
 
   /// Takes up what is on the disk. `now` is this member's clock; a group's first leader is there an election timeout
   /// later, or at once if there is but one voter.

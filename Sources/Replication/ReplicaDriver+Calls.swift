@@ -130,6 +130,16 @@ extension ReplicaDriver {
     }
   }
 
+  /// The members that are known to have an entry on their disks: this one, and, if it leads, others.
+  package func holders(of index: StoreLogIndex) -> [MemberID] {
+    self.state.withLock { state in
+      let members = state.replica.membership.members
+      return members.filter { member in
+        member == self.member || (state.replica.progress(of: member)?.match.rawValue ?? 0) >= index.rawValue
+      }
+    }
+  }
+
   package var status: ReplicaStatus { self.state.withLock { $0.replica.status } }
 
   /// Whether a snapshot through this entry has something that this member's log has not. Where it has that very entry,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Inodes
+internal import Raft
+internal import Replication
 internal import SectorStore
 internal import Synchronization
 internal import Trust
@@ -29,7 +31,7 @@ extension SectorGroup {
 
   private func finish(_ waiting: Waiting) async -> Result<CommitOutcome, SectorError> {
     let records = waiting.commit.records
-    let durable: Result<LogIndex, StoreError>
+    let durable: Result<StoreLogIndex, StoreError>
     do throws(StoreError) { durable = .success(try await waiting.pending.durable()) } catch {
       durable = .failure(error)
     }
@@ -44,7 +46,7 @@ extension SectorGroup {
       return .success(
         .applied(
           CommitReceipt(
-            records: records, logIndex: index.rawValue, members: [self.member.credential.path],
+            records: records, logIndex: index.rawValue, members: self.holders(of: index),
             acceptancesDigest: Digest32(sha256: digests))))
     case .failure(let error):
       // Somebody with the same operation may have been faster.
@@ -57,8 +59,16 @@ extension SectorGroup {
     }
   }
 
+  /// The processes that are known to have an entry on their disks.
+  private func holders(of index: StoreLogIndex) -> [TreePath] {
+    let members = self.replica.holders(of: index)
+    // Most of the time, or for a cluster of one, nothing has to be looked up.
+    if members == [self.replica.member] { return [self.memberPath] }
+    return members.compactMap { $0 == self.replica.member ? self.memberPath : self.path(of: $0) }
+  }
+
   /// The commit is not in flight any more.
-  private func leave(_ waiting: Waiting, _ durable: Result<LogIndex, StoreError>, _ state: inout State) {
+  private func leave(_ waiting: Waiting, _ durable: Result<StoreLogIndex, StoreError>, _ state: inout State) {
     let commit = waiting.commit
     // What was in flight in an earlier term is forgotten already.
     guard state.term == waiting.term else { return }

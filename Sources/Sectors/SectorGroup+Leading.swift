@@ -108,7 +108,9 @@ extension SectorGroup {
     self.credentials.entry(path)?.credential.addresses?.addresses.addresses ?? []
   }
 
-  private static func memberKey(_ member: MemberID) -> String { "member." + String(member.rawValue, radix: 16) }
+  private static func memberKey(_ member: MemberID) -> String {
+    SectorStore.memberFactPrefix + String(member.rawValue, radix: 16)
+  }
 
   /// What keeps the path of the process that a member is.
   static func memberFact(_ member: MemberID, path: TreePath) -> Change.Fact {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Inodes
+internal import Replication
 internal import SectorStore
 internal import Synchronization
 
@@ -25,7 +26,7 @@ package struct SectorStatus: Hashable, Sendable {
 extension SectorGroup {
   package func status() -> SectorStatus {
     let status = self.store.status()
-    let (nextInode, inodeCount) = self.state.withLock { ($0.nextInode, $0.inodeCount) }
+    let (nextInode, inodeCount) = self.counts
     func bytes(_ sectors: Int, _ nodes: Int) -> UInt64 {
       UInt64(sectors) * UInt64(self.sectorSize) + UInt64(nodes) * UInt64(TreeShape.nodeByteCount)
     }
@@ -34,5 +35,13 @@ extension SectorGroup {
       appliedIndex: status.appliedIndex.rawValue, logBytes: UInt64(status.logBytes), usedBytes: used,
       allocatedBytes: used + bytes(status.sectorSlotsFree, status.nodeSlotsFree),
       diskFreeBytes: status.diskFreeBytes, inodes: inodeCount, inodeNumbers: nextInode - 1)
+  }
+
+  /// The next inode number to hand out, and how many inodes there are: as the leader sees it, with all that is in flight,
+  /// or as this member has applied it.
+  private var counts: (nextInode: UInt64, inodes: UInt64) {
+    let term = self.replica.leadingTerm
+    let led = self.state.withLock { $0.term == term ? ($0.nextInode, $0.inodeCount) : nil }
+    return led ?? (try? Self.counts(self.store)) ?? (1, 0)
   }
 }

@@ -4,6 +4,8 @@ package import BlocktreeSchema
 internal import Foundation
 package import GRPCCore
 internal import Inodes
+internal import Raft
+internal import Replication
 internal import SectorStore
 internal import SwiftProtobuf
 internal import Transport
@@ -96,7 +98,7 @@ package struct SectorServiceHandler: Blocktree_V1_SectorService.SimpleServicePro
       $0.diskBytesFree = status.diskFreeBytes
       $0.inodes = status.inodes
       $0.member = group.memberPath.description
-      $0.role = "leader"
+      $0.role = group.replica.leader == group.replica.member ? "leader" : "follower"
     }
   }
 

@@ -19,7 +19,7 @@ struct BTNode: AsyncParsableCommand {
       'btnode init' makes a new domain with its first process; 'btnode run' serves it. A process of an existing domain
       begins with 'btnode request', and 'btnode join' when an authority has issued its credential.
       """,
-    subcommands: [Init.self, Request.self, Join.self, Run.self, Demo.self])
+    subcommands: [Init.self, Request.self, Join.self, Run.self, Restore.self, Demo.self])
 
   /// As ArgumentParser's own, but failures are one line, and the exit status is 1; wrong usage is 64, also where it shows
   /// only when a command runs.

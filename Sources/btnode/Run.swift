@@ -20,8 +20,8 @@ struct Run: AsyncParsableCommand {
       ({"log": {"level": "debug"}}), then from DIR/node.json:
 
         listen, advertise, threads, log.level, log.format, shutdown.graceSeconds, store.checkpointBytes,
-        limits.connections, limits.handshakes, limits.handshakeSeconds, limits.idleSeconds, limits.messageBytes,
-        limits.streamsPerConnection
+        metrics.listen, limits.connections, limits.handshakes, limits.handshakeSeconds, limits.idleSeconds,
+        limits.messageBytes, limits.streamsPerConnection
 
       Other TLS stacks check the process by the name that 'btnode init' printed:
 

@@ -64,6 +64,9 @@ package enum ErrorText {
     case .credentialRefused:
       "the process refuses your credential: it was replaced or removed, or has expired; ask for a new one"
     case .localFile, .profile: error.message
+    case .backupDamaged:
+      "\(error.metadata["path"] ?? "") is no whole backup: \(error.metadata["fault"] ?? "") "
+        + "at byte \(error.metadata["offset"] ?? "")"
     default: self.fallback(error)
     }
   }

@@ -67,6 +67,7 @@ package enum RPCTable {
   private typealias Cluster = Blocktree_V1_ClusterService.Method
   private typealias Members = Blocktree_V1_MemberService.Method
   private typealias Snapshots = Blocktree_V1_SnapshotService.Method
+  private typealias Backups = Blocktree_V1_BackupService.Method
   private typealias Health = Grpc_Health_V1_Health.Method
   private typealias Reflection = Grpc_Reflection_V1_ServerReflection.Method
 
@@ -106,6 +107,7 @@ package enum RPCTable {
     RPCMethod(
       Cluster.TransferLeadership.descriptor, Cluster.TransferLeadership.Input.self,
       Cluster.TransferLeadership.Output.self),
+    RPCMethod(Backups.Backup.descriptor, Backups.Backup.Input.self, Backups.Backup.Output.self),
   ]
 
   private static let members: [RPCMethod] = [

@@ -47,7 +47,9 @@ func withService(_ body: (TestService) async throws -> Void) async throws {
     root: test.domain.authority.root, identity: .init(chain: node.credential.chain, key: node.key))
   let transport = try NodeServerTransport(
     security: security, listeningOn: [ListenAddress(host: "127.0.0.1", port: 0)], group: eventLoops, logger: logger)
-  let server = GRPCServer(transport: transport, services: [SectorServiceHandler(try test.group)])
+  let group = try test.group
+  let server = GRPCServer(
+    transport: transport, services: [SectorServiceHandler(group), BackupServiceHandler(group)])
   let result: Result<Void, any Error>
   do {
     try await withThrowingTaskGroup(of: Void.self) { tasks in

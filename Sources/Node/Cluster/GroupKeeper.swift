@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import GRPCCore
 internal import Inodes
 internal import Logging
 internal import Raft
@@ -159,6 +160,35 @@ final class GroupKeeper: ServiceLifecycle.Service {
     }
   }
 
+  /// The same snapshot again when it did not get through: what the member has of it is not sent twice.
+  private func send(_ snapshot: StoreSnapshot, to peer: MemberPeer) async throws {
+    var attemptsLeft = Self.snapshotAttemptsMax
+    while true {
+      do {
+        return try await SnapshotSender.send(
+          snapshot, of: self.group.store, from: self.group.replica.member,
+          generation: self.group.generation.rawValue, to: peer, dialer: self.dialer)
+      } catch {
+        attemptsLeft -= 1
+        guard attemptsLeft > 0, self.group.replica.leader == self.group.replica.member, self.mayPass(error) else {
+          throw error
+        }
+        try await Task.sleep(for: .seconds(1))
+      }
+    }
+  }
+
+  private static let snapshotAttemptsMax = 10
+
+  /// Whether an error may pass: a connection that breaks, or a process that begins again.
+  private func mayPass(_ error: any Error) -> Bool {
+    switch error {
+    case let details as StatusDetails: details.code == .unavailable && details.reason != "NOT_SERVING"
+    case is TransportError: true
+    default: false
+    }
+  }
+
   /// Who is there may be another one now.
   private func forget(_ path: TreePath) {
     self.state.withLock { state in
@@ -190,9 +220,7 @@ final class GroupKeeper: ServiceLifecycle.Service {
         let peer = MemberPeer(id: member, path: path, addresses: self.group.addresses(of: path))
         self.logger.info(
           "sending a snapshot", metadata: ["to": "\(path)", "index": "\(snapshot.index.rawValue)"])
-        try await SnapshotSender.send(
-          snapshot, of: self.group.store, from: self.group.replica.member,
-          generation: self.group.generation.rawValue, to: peer, dialer: self.dialer)
+        try await self.send(snapshot, to: peer)
         index = snapshot.index
         self.logger.info("a snapshot is there", metadata: ["to": "\(path)", "index": "\(snapshot.index.rawValue)"])
         self.forget(path)

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import BlocktreeClient
+internal import BlocktreeSchema
+internal import FoundationEssentials
+internal import Inodes
+internal import SectorStore
+internal import Sectors
+internal import SwiftProtobuf
+package import Trust
+
+#if canImport(Glibc)
+  private import Glibc
+#elseif canImport(Musl)
+  private import Musl
+#endif
+
+/// Makes the store of a node out of a backup file, as the only member of its cluster.
+///
+/// The node's directory has keys and a credential, as `init` or `join` left them, and the backup has to know that
+/// credential; there must be no store. The store gets its name when all of it is on the disk and has been checked, so
+/// whatever happens before leaves the node without one.
+///
+/// What the cluster did after the backup is lost. The other processes of the cluster must not run with the stores that
+/// they had: they are members of another history. Without their stores they join again by themselves.
+package struct Restoration: Sendable {
+  private let directory: NodeDirectory
+
+  package struct Result: Sendable {
+    /// What it was made of.
+    package let backup: BackupSummary
+    /// The process that is the cluster's only member now.
+    package let process: TreePath
+  }
+
+  /// Terms that the members left behind may have reached since the backup, with room to spare.
+  private static let termGap: UInt64 = 1 << 32
+  private static let termMax: UInt64 = 1 << 60
+
+  package init(_ directory: NodeDirectory) { self.directory = directory }
+
+  /// - Parameter path: the backup file; `-` for standard input.
+  package func run(backup path: String) async throws -> Result {
+    let identity = try self.directory.identity(at: WallClock.date())
+    let generation = try NodeDescription(readingFrom: self.directory.description).generation ?? 1
+    let place = self.directory.store(generation: generation)
+    let lock = try OwnerFiles.lock(directory: self.directory.path)
+    defer { close(lock) }
+    for taken in [place, place + ".incoming"] where OwnerFiles.exists(taken) {
+      throw NodeError.restoring("\(taken) exists; stop the node and move it away first")
+    }
+    let temporary = place + ".restoring"
+    OwnerFiles.removeTree(temporary)
+    do {
+      let (backup, term) = try await LocalFile.onThread {
+        try Self.load(path, into: temporary, generation: generation, domain: identity.credential.domain)
+      }
+      try await Self.refound(temporary, place, identity.credential, term: term)
+      guard rename(temporary, place) == 0 else { throw OwnerFiles.failure("rename", place) }
+      try OwnerFiles.synchronize(directory: self.directory.path)
+      return Result(backup: backup, process: identity.credential.path)
+    } catch {
+      OwnerFiles.removeTree(temporary)
+      throw Self.explained(error, path, place)
+    }
+  }
+
+  /// Imports all of the file. Returns the term that the new cluster begins with.
+  private static func load(
+    _ path: String, into directory: String, generation: UInt64, domain: DomainID
+  ) throws -> (backup: BackupSummary, term: UInt64) {
+    let reader = try BackupFileReader(path)
+    let header = reader.header
+    guard Digest32(bytes: header.domain) == domain.digest else {
+      throw NodeError.restoring("\(path) is a backup of another domain")
+    }
+    guard header.generation == generation else {
+      throw NodeError.restoring("\(path) is a backup of generation \(header.generation), this node's is \(generation)")
+    }
+    // At random: whoever restores the same backup twice has two clusters.
+    let term = header.term + Self.termGap + .random(in: 0..<Self.termGap)
+    guard term <= Self.termMax else { throw NodeError.restoring("\(path) has a term that is too high") }
+    let configuration = StoreConfiguration(generation: generation, sectorSize: Int(header.sectorSize))
+    let snapshot = try SnapshotImport.begin(
+      at: directory, configuration, index: LogIndex(header.index), term: header.term)
+    defer { snapshot.close() }
+    while let encoded = try reader.next() {
+      var items: [SnapshotItem] = []
+      for bytes in encoded {
+        guard let item = SnapshotItem(encoded: bytes) else {
+          throw NodeError.malformed(path, why: "an item is damaged")
+        }
+        items.append(item)
+      }
+      try snapshot.add(items)
+    }
+    // Only now: before its end, the file may still be damaged.
+    guard let summary = reader.summary else { throw NodeError.malformed(path, why: "it has no end") }
+    try snapshot.finish(hardState: LogHardState(term: term))
+    return (summary, term)
+  }
+
+  private static func refound(
+    _ directory: String, _ place: String, _ credential: Credential, term: UInt64
+  ) async throws {
+    let store = try await LocalFile.onThread { try SectorStore.open(at: directory) }
+    do {
+      let isKnown = try await store.perform { () throws(StoreError) in try SectorGroup.hosts(store, credential) }
+      guard isKnown else {
+        throw NodeError.restoring(
+          "the backup does not know the credential of this node (\(credential.path)); "
+            + "restore at a process that it knows")
+      }
+      try await SectorGroup.refound(store, as: credential.path, term: term)
+      try await store.close()
+    } catch {
+      store.abandon()
+      throw error
+    }
+  }
+
+  private static func explained(_ error: any Error, _ path: String, _ place: String) -> any Error {
+    switch error {
+    case let error as BlocktreeError where error.reason == .backupDamaged:
+      NodeError.malformed(
+        path, why: "\(error.metadata["fault"] ?? "") at byte \(error.metadata["offset"] ?? "")")
+    case let error as BlocktreeError: NodeError.restoring(error.message)
+    case SnapshotImportError.store(let error): NodeError.store(place, error)
+    case SnapshotImportError.invalid(let fault): NodeError.malformed(path, why: fault.rawValue)
+    case let error as StoreError: NodeError.store(place, error)
+    default: error
+    }
+  }
+}
