@@ -245,7 +245,9 @@ package struct Node: Sendable {
     let server = GRPCServer(
       transport: transport, services: try self.handlers(parts, surroundings, health),
       interceptors: [CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger)])
-    var services: [any ServiceLifecycle.Service] = [StoreKeeper(store: store, health: health, logger: self.logger)]
+    var services: [any ServiceLifecycle.Service] = [
+      StoreKeeper(store: store, replica: parts.sectors.replica, health: health, logger: self.logger)
+    ]
     services += self.metricsServices(surroundings, transport, group: parts.sectors)
     services += [
       MemberTraffic(connections: parts.connections),

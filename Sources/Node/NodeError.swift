@@ -71,7 +71,8 @@ extension NodeError: CustomStringConvertible {
       "the store failed, and the node stopped so that nothing wrong is served: \(why); check the disk, then start again"
     case .inconsistent(let why): "the node's files do not fit one another: \(why)"
     case .notFirstMember(let path):
-      "\(path) has joined, but clusters of several processes come with the next release; it serves nothing yet"
+      "\(path) is no member of the root directory's cluster, the only one that this release runs: it needs a "
+        + "credential directly below / with the service 'sector'"
     case .restoring(let why): why
     case .listening(let address, let why): "can not listen on \(address): \(why)"
     case .system(let call, let path, _, let text): "\(path): \(call): \(text)"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Logging
+internal import Replication
 internal import SectorStore
 internal import ServiceLifecycle
 
@@ -10,6 +11,7 @@ internal import ServiceLifecycle
 /// what the disk really holds.
 struct StoreKeeper: ServiceLifecycle.Service {
   let store: SectorStore
+  let replica: ReplicaDriver
   let health: HealthState
   let logger: Logger
 
@@ -22,6 +24,7 @@ struct StoreKeeper: ServiceLifecycle.Service {
       self.health.set(isServing: false)
       self.logger.critical("the store failed", metadata: ["error": "\(failure)"])
       self.store.abandon()
+      await self.replica.ended()
       throw NodeError.storeFailed("\(failure)")
     }
     do {
@@ -30,6 +33,7 @@ struct StoreKeeper: ServiceLifecycle.Service {
       // What was acknowledged is in the log all the same.
       throw NodeError.storeFailed("\(error)")
     }
+    await self.replica.ended()
     self.logger.debug("the store is closed")
   }
 

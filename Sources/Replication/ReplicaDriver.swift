@@ -15,6 +15,7 @@ package final class ReplicaDriver: Sendable {
   private let transport: any ReplicaTransport
   let state: Mutex<State>
   private let timer = Monitor(Timer())
+  private let fetching = Mutex<Task<Void, Never>?>(nil)
   private let observer = Mutex(Observer())
   /// Members that messages wait for in the outbox: each at most once, so there is no need for another bound.
   private let lagging: AsyncStream<MemberID>.Continuation
@@ -137,8 +138,9 @@ package final class ReplicaDriver: Sendable {
       self.timer.withLock { $0.isRunning = false }
       return false
     }
-    // It ends with `end(_:)`, which everything ends with.
-    Task { await self.fetchForLaggingMembers() }
+    // It ends with `end(_:)`, which everything ends with, and is waited for by `ended()`.
+    let fetching = Task { await self.fetchForLaggingMembers() }
+    self.fetching.withLock { $0 = fetching }
     self.deliver([.wake])
     return true
   }
@@ -148,6 +150,9 @@ package final class ReplicaDriver: Sendable {
     self.end(.closed)
     self.timer.wait { $0.isRunning ? nil : () }
   }
+
+  /// Returns when nothing of the driver runs any more, after ``stop()`` or the end of the store.
+  package func ended() async { await self.fetching.withLock { $0 }?.value }
 
   private func end(_ error: StoreError) {
     var waiters: [CheckedContinuation<Void, Never>] = []

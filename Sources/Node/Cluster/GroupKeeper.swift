@@ -32,6 +32,8 @@ final class GroupKeeper: ServiceLifecycle.Service {
   private struct State {
     /// Who answered at a path when it was asked last.
     var introduced: [TreePath: MemberIdentity] = [:]
+    /// When that was.
+    var answered: [TreePath: UInt64] = [:]
     /// When it was asked last.
     var asked: [TreePath: UInt64] = [:]
     var asking: Set<TreePath> = []
@@ -88,15 +90,14 @@ final class GroupKeeper: ServiceLifecycle.Service {
   private func member(at path: TreePath, _ status: ReplicaStatus, _ tasks: inout DiscardingTaskGroup) -> MemberID? {
     let known = status.membership.members.first { self.group.path(of: $0) == path }
     let now = MonotonicClock.now.nanoseconds
-    if let known, let member = status.members.first(where: { $0.member == known }),
-      member.lastHeard.nanoseconds + Self.silenceMax > now, self.isComplete(path)
-    {
-      return known
-    }
+    let lastHeard = status.members.first { $0.member == known }?.lastHeard.nanoseconds ?? 0
+    if let known, lastHeard + Self.silenceMax > now, self.isComplete(path) { return known }
     let (answer, mayAsk) = self.state.withLock { state in
       let mayAsk = state.asked[path, default: 0] + Self.askInterval <= now && state.asking.insert(path).inserted
       if mayAsk { state.asked[path] = now }
-      return (state.introduced[path], mayAsk)
+      // An answer from before the member was heard says nothing about who is there now.
+      let isNewer = known == nil || state.answered[path, default: 0] > lastHeard
+      return (isNewer ? state.introduced[path] : nil, mayAsk)
     }
     if mayAsk { tasks.addTask { await self.ask(path) } }
     return answer?.member ?? known
@@ -115,6 +116,7 @@ final class GroupKeeper: ServiceLifecycle.Service {
       let answer = try await self.connections.introduce(own, to: path, at: self.group.addresses(of: path))
       self.state.withLock { state in
         state.introduced[path] = answer
+        state.answered[path] = MonotonicClock.now.nanoseconds
         state.asking.remove(path)
       }
     } catch {
