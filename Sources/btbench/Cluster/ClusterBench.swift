@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import ArgumentParser
+internal import BlocktreeClient
 internal import Foundation
 
 /// What can be measured of a cluster on its own.
@@ -9,6 +10,10 @@ enum ClusterPhase: String, CaseIterable, Sendable, ExpressibleByArgument {
   case gets
   case idle
   case failover
+  // Of our cluster alone: etcd has no files.
+  case transfer
+  case files
+  case catchup
 }
 
 /// Whose clusters are measured.
@@ -29,6 +34,8 @@ struct ClusterBench: Sendable {
   let loadMilliseconds: Int
   /// What each load may take to prepare.
   let headMilliseconds: Int
+  /// Of files.
+  let scale: Scale
   /// Exists, and is removed by the caller.
   let directory: String
   /// Holds `etcd` and `etcdload`.
@@ -78,6 +85,9 @@ struct ClusterBench: Sendable {
         // As many trials as are asked for, in the first run.
         case .failover where run > 1: break
         case .failover: try await self.failover(cluster, &report)
+        case .transfer, .files, .catchup:
+          guard let site = cluster as? ClusterSite else { continue }
+          try await self.files(phase, site, &report)
         }
       }
       try await cluster.stop()
@@ -128,6 +138,68 @@ struct ClusterBench: Sendable {
       // It has to catch up, and what that costs is no part of the next trial.
       try await Task.sleep(for: .seconds(1))
     }
+  }
+
+  private func files(_ phase: ClusterPhase, _ site: ClusterSite, _ report: inout ClusterReport) async throws {
+    let leader = try await site.settledLeader()
+    var figures = Figures()
+    let before = (time: ContinuousClock.now, processor: ProcessorTime.of(site.members.pids))
+    switch phase {
+    case .transfer: try await site.withFiles(leader, self.scale) { try await $0.transfer(&figures) }
+    case .files: try await site.withFiles(leader, self.scale) { try await $0.small(&figures) }
+    default: try await self.catchUp(site, leader, &figures)
+    }
+    if phase != .catchup {
+      let seconds = (ContinuousClock.now - before.time) / .seconds(1)
+      let cores = (ProcessorTime.of(site.members.pids) - before.processor) / seconds
+      figures.add("\(phase).members", cores, "cores")
+    }
+    for series in figures.series {
+      for value in series.values { report.add(value, series.unit, as: series.name, of: site) }
+    }
+  }
+
+  /// A member that lost its store gets all of it from the others, which serve meanwhile: one client writes small files,
+  /// each as soon as the one before is durable.
+  private func catchUp(_ site: ClusterSite, _ leader: Int, _ figures: inout Figures) async throws {
+    let member = site.members.indices.first { $0 != leader } ?? leader
+    var result = figures
+    try await site.withFiles(leader, self.scale) { files in
+      let path = "\(files.directory)/kept"
+      let byteCount = try await files.writeLarge(to: path)
+      try await site.members.kill(member)
+      try site.removeStore(of: member)
+      let start = ContinuousClock.now
+      let serving = try await withThrowingTaskGroup(of: Double?.self) { group in
+        group.addTask {
+          try await site.restart(member)
+          return nil
+        }
+        group.addTask {
+          var count = 0
+          while !Task.isCancelled {
+            do {
+              _ = try await files.client.write(Noise.bytes(4_096), to: "\(files.directory)/beside", .replace)
+              count += 1
+            } catch {
+              if !Task.isCancelled { throw error }
+            }
+          }
+          return Load.rate(count, since: start)
+        }
+        // The other one ends when this one has.
+        var rate = 0.0
+        while let ended = try await group.next() {
+          group.cancelAll()
+          if let ended { rate = ended }
+        }
+        return rate
+      }
+      result.add("catchup", Load.rate(Int(byteCount), since: start) / 1e6, "MB/s")
+      result.add("catchup.serving", serving, "files/s")
+      try await files.client.remove(path)
+    }
+    figures = result
   }
 
   private static func progress(_ text: String) {

@@ -80,7 +80,8 @@ struct ClusterCommand: AsyncParsableCommand {
       peers: ClusterPeer.allCases.filter { self.peer == nil || self.peer == $0 }, memberCount: self.members,
       runCount: self.runs ?? (self.quick ? 1 : 3), trialCount: self.trials ?? (self.quick ? 2 : 10),
       inFlight: self.inFlight.isEmpty ? [1, 16, 64, 256] : self.inFlight,
-      loadMilliseconds: self.quick ? 300 : 2_000, headMilliseconds: self.quick ? 400 : 1_500, directory: directory,
+      loadMilliseconds: self.quick ? 300 : 2_000, headMilliseconds: self.quick ? 400 : 1_500,
+      scale: self.quick ? .quick : .full, directory: directory,
       etcd: self.etcd,
       node: self.node ?? "\(programs)/btnode", tool: self.tool ?? "\(programs)/btrpc")
     let report = try await BTBench.interruptible { try await bench.run() }

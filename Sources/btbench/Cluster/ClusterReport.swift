@@ -45,12 +45,16 @@ struct ClusterReport: Sendable {
     case atLeast(times: Double)
     case atMost(times: Double)
     case atMostAbsolute(Double)
+    case atLeastAbsolute(Double)
 
     init?(for name: String) {
       switch name {
       case _ where name.hasSuffix(".p99"): self = .atMost(times: 1)
       case _ where name.hasSuffix(".p50") || name.hasSuffix(".client") || name.hasSuffix(".members"): return nil
       case _ where name.hasPrefix("put.") || name.hasPrefix("get."): self = .atLeast(times: 2)
+      case "transfer.write", "catchup": self = .atLeastAbsolute(100)
+      case "files.create": self = .atLeastAbsolute(950)
+      case "files.read": self = .atLeastAbsolute(5_000)
       case "failover.gap": self = .atMostAbsolute(250)
       case "idle.member": self = .atMostAbsolute(2)
       default: return nil
@@ -62,6 +66,7 @@ struct ClusterReport: Sendable {
       case .atLeast(let times): "≥ \(Format.number(times)) × etcd"
       case .atMost(let times): "≤ \(Format.number(times)) × etcd"
       case .atMostAbsolute(let most): "≤ \(Format.number(most))"
+      case .atLeastAbsolute(let least): "≥ \(Format.number(least))"
       }
     }
 
@@ -71,6 +76,7 @@ struct ClusterReport: Sendable {
       case .atLeast(let times): ratio.map { $0 >= times }
       case .atMost(let times): ratio.map { $0 <= times }
       case .atMostAbsolute(let most): own <= most
+      case .atLeastAbsolute(let least): own >= least
       }
     }
   }

@@ -144,6 +144,21 @@ struct ClusterSite: MeasuredCluster {
     return views.joined(separator: "\n")
   }
 
+  // MARK: Files
+
+  /// Calls `body` with a client that begins at the leader.
+  func withFiles(_ leader: Int, _ scale: Scale, _ body: (FileLoads) async throws -> Void) async throws {
+    let profile = try Profile(contentsOf: self.profile).starting(from: [self.address(leader)])
+    try await withClient(profile) { client in
+      try await body(FileLoads(client: client, directory: Self.directory, scale: scale))
+    }
+  }
+
+  /// As if the disk of a member that is not running had been lost.
+  func removeStore(of member: Int) throws {
+    try FileManager.default.removeItem(atPath: "\(self.directory(member))/generation-1")
+  }
+
   // MARK: Loads
 
   /// Each program of a load writes itself what it reads.
