@@ -6,8 +6,8 @@ SHELL := /bin/bash
 
 # Debian packages: to build, and what tests and benchmarks need besides.
 BUILD_PACKAGES := libsqlite3-dev pkg-config protobuf-compiler zlib1g-dev
-TEST_PACKAGES := gcc iproute2 libnghttp2-dev libprotobuf-c-dev libssl-dev nftables openssl protobuf-c-compiler python3 \
-	python3-venv
+TEST_PACKAGES := e2fsprogs gcc iproute2 libnghttp2-dev libprotobuf-c-dev libssl-dev mount nftables openssl \
+	protobuf-c-compiler python3 python3-venv
 LINT_PACKAGES := git protobuf-compiler python3 python3-venv
 BENCH_PACKAGES := curl fio openssl
 CLUSTER_BENCH_PACKAGES := golang-etcd-server-dev golang-go golang-google-grpc-dev openssl python3 python3-venv

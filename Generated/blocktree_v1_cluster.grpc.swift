@@ -48,10 +48,38 @@ public enum Blocktree_V1_ClusterService: Sendable {
                 type: .unary
             )
         }
+        /// Namespace for "Scrub" metadata.
+        public enum Scrub: Sendable {
+            /// Request type for "Scrub".
+            public typealias Input = Blocktree_V1_ScrubRequest
+            /// Response type for "Scrub".
+            public typealias Output = Blocktree_V1_ScrubResponse
+            /// Descriptor for "Scrub".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.ClusterService"),
+                method: "Scrub",
+                type: .unary
+            )
+        }
+        /// Namespace for "Recover" metadata.
+        public enum Recover: Sendable {
+            /// Request type for "Recover".
+            public typealias Input = Blocktree_V1_RecoverRequest
+            /// Response type for "Recover".
+            public typealias Output = Blocktree_V1_RecoverResponse
+            /// Descriptor for "Recover".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.ClusterService"),
+                method: "Recover",
+                type: .unary
+            )
+        }
         /// Descriptors for all methods in the "blocktree.v1.ClusterService" service.
         public static let descriptors: [GRPCCore.MethodDescriptor] = [
             GetStatus.descriptor,
-            TransferLeadership.descriptor
+            TransferLeadership.descriptor,
+            Scrub.descriptor,
+            Recover.descriptor
         ]
     }
 }
@@ -82,6 +110,10 @@ extension Blocktree_V1_ClusterService {
     /// >
     /// > What each member of a sector cluster serves to those who operate it. Callers are principals of the domain whose
     /// > credentials stand in the tree; everybody else gets PERMISSION_DENIED.
+    /// > 
+    /// > After a recovery (see Recover), every answer of every service bears the metadata `blocktree-life`: the warrant, in
+    /// > base64, that began the cluster's present life. A client that keeps the latest that it has seen, and refuses answers of
+    /// > an earlier life, those without this metadata included, is not deceived by members that have not heard of the recovery.
     public protocol StreamingServiceProtocol: GRPCCore.RegistrableRPCService {
         /// Handle the "GetStatus" method.
         ///
@@ -130,6 +162,54 @@ extension Blocktree_V1_ClusterService {
             request: GRPCCore.StreamingServerRequest<Blocktree_V1_TransferLeadershipRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_TransferLeadershipResponse>
+
+        /// Handle the "Scrub" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
+        /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
+        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_ScrubRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_ScrubResponse` messages.
+        func scrub(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_ScrubRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_ScrubResponse>
+
+        /// Handle the "Recover" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Makes the member that answers the only one of its cluster, after the majority was lost for good: the beginning of the
+        /// > cluster's next life, with all that this member has in its log. Members of the former life are refused from then on,
+        /// > and give up theirs when they hear of it. It is allowed by a warrant, which only the root principal can sign, and done
+        /// > for any principal that brings one. It is answered when the warrant is on the disk, and whatever happens then, the
+        /// > member begins again as what the warrant says. A repetition is answered as the first time.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; BAD_SIGNATURE when the root principal did not sign it for this domain;
+        /// > WRONG_GENERATION; RECOVERY_REFUSED with the metadata "cause": LEADER_KNOWN while somebody leads; WRONG_MEMBER when it
+        /// > names another member; NOT_NEWER when its incarnation is not higher than the present one.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_RecoverRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_RecoverResponse` messages.
+        func recover(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_RecoverRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_RecoverResponse>
     }
 
     /// Service protocol for the "blocktree.v1.ClusterService" service.
@@ -144,6 +224,10 @@ extension Blocktree_V1_ClusterService {
     /// >
     /// > What each member of a sector cluster serves to those who operate it. Callers are principals of the domain whose
     /// > credentials stand in the tree; everybody else gets PERMISSION_DENIED.
+    /// > 
+    /// > After a recovery (see Recover), every answer of every service bears the metadata `blocktree-life`: the warrant, in
+    /// > base64, that began the cluster's present life. A client that keeps the latest that it has seen, and refuses answers of
+    /// > an earlier life, those without this metadata included, is not deceived by members that have not heard of the recovery.
     public protocol ServiceProtocol: Blocktree_V1_ClusterService.StreamingServiceProtocol {
         /// Handle the "GetStatus" method.
         ///
@@ -192,6 +276,54 @@ extension Blocktree_V1_ClusterService {
             request: GRPCCore.ServerRequest<Blocktree_V1_TransferLeadershipRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_TransferLeadershipResponse>
+
+        /// Handle the "Scrub" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
+        /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
+        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ScrubRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_ScrubResponse` message.
+        func scrub(
+            request: GRPCCore.ServerRequest<Blocktree_V1_ScrubRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_ScrubResponse>
+
+        /// Handle the "Recover" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Makes the member that answers the only one of its cluster, after the majority was lost for good: the beginning of the
+        /// > cluster's next life, with all that this member has in its log. Members of the former life are refused from then on,
+        /// > and give up theirs when they hear of it. It is allowed by a warrant, which only the root principal can sign, and done
+        /// > for any principal that brings one. It is answered when the warrant is on the disk, and whatever happens then, the
+        /// > member begins again as what the warrant says. A repetition is answered as the first time.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; BAD_SIGNATURE when the root principal did not sign it for this domain;
+        /// > WRONG_GENERATION; RECOVERY_REFUSED with the metadata "cause": LEADER_KNOWN while somebody leads; WRONG_MEMBER when it
+        /// > names another member; NOT_NEWER when its incarnation is not higher than the present one.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RecoverRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_RecoverResponse` message.
+        func recover(
+            request: GRPCCore.ServerRequest<Blocktree_V1_RecoverRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_RecoverResponse>
     }
 
     /// Simple service protocol for the "blocktree.v1.ClusterService" service.
@@ -204,6 +336,10 @@ extension Blocktree_V1_ClusterService {
     /// >
     /// > What each member of a sector cluster serves to those who operate it. Callers are principals of the domain whose
     /// > credentials stand in the tree; everybody else gets PERMISSION_DENIED.
+    /// > 
+    /// > After a recovery (see Recover), every answer of every service bears the metadata `blocktree-life`: the warrant, in
+    /// > base64, that began the cluster's present life. A client that keeps the latest that it has seen, and refuses answers of
+    /// > an earlier life, those without this metadata included, is not deceived by members that have not heard of the recovery.
     public protocol SimpleServiceProtocol: Blocktree_V1_ClusterService.ServiceProtocol {
         /// Handle the "GetStatus" method.
         ///
@@ -252,6 +388,54 @@ extension Blocktree_V1_ClusterService {
             request: Blocktree_V1_TransferLeadershipRequest,
             context: GRPCCore.ServerContext
         ) async throws -> Blocktree_V1_TransferLeadershipResponse
+
+        /// Handle the "Scrub" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
+        /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
+        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_ScrubRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_ScrubResponse` to respond with.
+        func scrub(
+            request: Blocktree_V1_ScrubRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_ScrubResponse
+
+        /// Handle the "Recover" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Makes the member that answers the only one of its cluster, after the majority was lost for good: the beginning of the
+        /// > cluster's next life, with all that this member has in its log. Members of the former life are refused from then on,
+        /// > and give up theirs when they hear of it. It is allowed by a warrant, which only the root principal can sign, and done
+        /// > for any principal that brings one. It is answered when the warrant is on the disk, and whatever happens then, the
+        /// > member begins again as what the warrant says. A repetition is answered as the first time.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; BAD_SIGNATURE when the root principal did not sign it for this domain;
+        /// > WRONG_GENERATION; RECOVERY_REFUSED with the metadata "cause": LEADER_KNOWN while somebody leads; WRONG_MEMBER when it
+        /// > names another member; NOT_NEWER when its incarnation is not higher than the present one.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_RecoverRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_RecoverResponse` to respond with.
+        func recover(
+            request: Blocktree_V1_RecoverRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_RecoverResponse
     }
 }
 
@@ -281,6 +465,28 @@ extension Blocktree_V1_ClusterService.StreamingServiceProtocol {
                 )
             }
         )
+        router.registerHandler(
+            forMethod: Blocktree_V1_ClusterService.Method.Scrub.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_ScrubRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_ScrubResponse>(),
+            handler: { request, context in
+                try await self.scrub(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Blocktree_V1_ClusterService.Method.Recover.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_RecoverRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_RecoverResponse>(),
+            handler: { request, context in
+                try await self.recover(
+                    request: request,
+                    context: context
+                )
+            }
+        )
     }
 }
 
@@ -303,6 +509,28 @@ extension Blocktree_V1_ClusterService.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_TransferLeadershipResponse> {
         let response = try await self.transferLeadership(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func scrub(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_ScrubRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_ScrubResponse> {
+        let response = try await self.scrub(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func recover(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_RecoverRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_RecoverResponse> {
+        let response = try await self.recover(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -338,6 +566,32 @@ extension Blocktree_V1_ClusterService.SimpleServiceProtocol {
             metadata: [:]
         )
     }
+
+    public func scrub(
+        request: GRPCCore.ServerRequest<Blocktree_V1_ScrubRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_ScrubResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_ScrubResponse>(
+            message: try await self.scrub(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func recover(
+        request: GRPCCore.ServerRequest<Blocktree_V1_RecoverRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_RecoverResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_RecoverResponse>(
+            message: try await self.recover(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
 }
 
 // MARK: blocktree.v1.ClusterService (client)
@@ -353,6 +607,10 @@ extension Blocktree_V1_ClusterService {
     /// >
     /// > What each member of a sector cluster serves to those who operate it. Callers are principals of the domain whose
     /// > credentials stand in the tree; everybody else gets PERMISSION_DENIED.
+    /// > 
+    /// > After a recovery (see Recover), every answer of every service bears the metadata `blocktree-life`: the warrant, in
+    /// > base64, that began the cluster's present life. A client that keeps the latest that it has seen, and refuses answers of
+    /// > an earlier life, those without this metadata included, is not deceived by members that have not heard of the recovery.
     public protocol ClientProtocol: Sendable {
         /// Call the "GetStatus" method.
         ///
@@ -411,6 +669,64 @@ extension Blocktree_V1_ClusterService {
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_TransferLeadershipResponse>) async throws -> Result
         ) async throws -> Result where Result: Sendable
+
+        /// Call the "Scrub" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
+        /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
+        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ScrubRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_ScrubRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_ScrubResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func scrub<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_ScrubRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_ScrubRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_ScrubResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ScrubResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "Recover" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Makes the member that answers the only one of its cluster, after the majority was lost for good: the beginning of the
+        /// > cluster's next life, with all that this member has in its log. Members of the former life are refused from then on,
+        /// > and give up theirs when they hear of it. It is allowed by a warrant, which only the root principal can sign, and done
+        /// > for any principal that brings one. It is answered when the warrant is on the disk, and whatever happens then, the
+        /// > member begins again as what the warrant says. A repetition is answered as the first time.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; BAD_SIGNATURE when the root principal did not sign it for this domain;
+        /// > WRONG_GENERATION; RECOVERY_REFUSED with the metadata "cause": LEADER_KNOWN while somebody leads; WRONG_MEMBER when it
+        /// > names another member; NOT_NEWER when its incarnation is not higher than the present one.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RecoverRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_RecoverRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_RecoverResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func recover<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_RecoverRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_RecoverRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_RecoverResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RecoverResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
     }
 
     /// Generated client for the "blocktree.v1.ClusterService" service.
@@ -423,6 +739,10 @@ extension Blocktree_V1_ClusterService {
     /// >
     /// > What each member of a sector cluster serves to those who operate it. Callers are principals of the domain whose
     /// > credentials stand in the tree; everybody else gets PERMISSION_DENIED.
+    /// > 
+    /// > After a recovery (see Recover), every answer of every service bears the metadata `blocktree-life`: the warrant, in
+    /// > base64, that began the cluster's present life. A client that keeps the latest that it has seen, and refuses answers of
+    /// > an earlier life, those without this metadata included, is not deceived by members that have not heard of the recovery.
     public struct Client<Transport>: ClientProtocol where Transport: GRPCCore.ClientTransport {
         private let client: GRPCCore.GRPCClient<Transport>
 
@@ -513,6 +833,86 @@ extension Blocktree_V1_ClusterService {
                 onResponse: handleResponse
             )
         }
+
+        /// Call the "Scrub" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
+        /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
+        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ScrubRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_ScrubRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_ScrubResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func scrub<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_ScrubRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_ScrubRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_ScrubResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ScrubResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_ClusterService.Method.Scrub.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "Recover" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Makes the member that answers the only one of its cluster, after the majority was lost for good: the beginning of the
+        /// > cluster's next life, with all that this member has in its log. Members of the former life are refused from then on,
+        /// > and give up theirs when they hear of it. It is allowed by a warrant, which only the root principal can sign, and done
+        /// > for any principal that brings one. It is answered when the warrant is on the disk, and whatever happens then, the
+        /// > member begins again as what the warrant says. A repetition is answered as the first time.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; BAD_SIGNATURE when the root principal did not sign it for this domain;
+        /// > WRONG_GENERATION; RECOVERY_REFUSED with the metadata "cause": LEADER_KNOWN while somebody leads; WRONG_MEMBER when it
+        /// > names another member; NOT_NEWER when its incarnation is not higher than the present one.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RecoverRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_RecoverRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_RecoverResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func recover<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_RecoverRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_RecoverRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_RecoverResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RecoverResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_ClusterService.Method.Recover.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
     }
 }
 
@@ -584,6 +984,76 @@ extension Blocktree_V1_ClusterService.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_TransferLeadershipRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_TransferLeadershipResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Scrub" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
+    /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
+    /// > whoever owns the root directory and for the cluster's own processes.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_ScrubRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func scrub<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_ScrubRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ScrubResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.scrub(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_ScrubRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_ScrubResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Recover" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Makes the member that answers the only one of its cluster, after the majority was lost for good: the beginning of the
+    /// > cluster's next life, with all that this member has in its log. Members of the former life are refused from then on,
+    /// > and give up theirs when they hear of it. It is allowed by a warrant, which only the root principal can sign, and done
+    /// > for any principal that brings one. It is answered when the warrant is on the disk, and whatever happens then, the
+    /// > member begins again as what the warrant says. A repetition is answered as the first time.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; BAD_SIGNATURE when the root principal did not sign it for this domain;
+    /// > WRONG_GENERATION; RECOVERY_REFUSED with the metadata "cause": LEADER_KNOWN while somebody leads; WRONG_MEMBER when it
+    /// > names another member; NOT_NEWER when its incarnation is not higher than the present one.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_RecoverRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func recover<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_RecoverRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RecoverResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.recover(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_RecoverRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_RecoverResponse>(),
             options: options,
             onResponse: handleResponse
         )
@@ -665,6 +1135,84 @@ extension Blocktree_V1_ClusterService.ClientProtocol {
             metadata: metadata
         )
         return try await self.transferLeadership(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Scrub" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
+    /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
+    /// > whoever owns the root directory and for the cluster's own processes.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func scrub<Result>(
+        _ message: Blocktree_V1_ScrubRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ScrubResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_ScrubRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.scrub(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Recover" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Makes the member that answers the only one of its cluster, after the majority was lost for good: the beginning of the
+    /// > cluster's next life, with all that this member has in its log. Members of the former life are refused from then on,
+    /// > and give up theirs when they hear of it. It is allowed by a warrant, which only the root principal can sign, and done
+    /// > for any principal that brings one. It is answered when the warrant is on the disk, and whatever happens then, the
+    /// > member begins again as what the warrant says. A repetition is answered as the first time.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; BAD_SIGNATURE when the root principal did not sign it for this domain;
+    /// > WRONG_GENERATION; RECOVERY_REFUSED with the metadata "cause": LEADER_KNOWN while somebody leads; WRONG_MEMBER when it
+    /// > names another member; NOT_NEWER when its incarnation is not higher than the present one.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func recover<Result>(
+        _ message: Blocktree_V1_RecoverRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RecoverResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_RecoverRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.recover(
             request: request,
             options: options,
             onResponse: handleResponse

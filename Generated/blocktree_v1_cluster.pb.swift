@@ -10,6 +10,11 @@
 
 /// Operating a sector cluster: how its members are, and which of them leads.
 
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
 public import SwiftProtobuf
 
 // If the compiler emits an error on this type, it is because this file
@@ -181,6 +186,70 @@ public nonisolated enum Blocktree_V1_ClusterReplication: SwiftProtobuf.Enum, Swi
 
 }
 
+/// Why something is not healed.
+public nonisolated enum Blocktree_V1_ClusterDamageCause: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// Not said.
+  case unspecified // = 0
+
+  /// No member has it. (Or those that have it are behind; it is tried again.)
+  case lost // = 1
+
+  /// A member that may have it could not be asked; it is tried again.
+  case unreachable // = 2
+
+  /// It can not be healed at this moment, as log entries are not applied yet, a snapshot is open, or the disk is full; it
+  /// is tried again.
+  case waits // = 3
+
+  /// The disk does not take it.
+  case failed // = 4
+
+  /// It takes a new store, as soon as the cluster does without this one.
+  case needsNewStore // = 5
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .lost
+    case 2: self = .unreachable
+    case 3: self = .waits
+    case 4: self = .failed
+    case 5: self = .needsNewStore
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .lost: return 1
+    case .unreachable: return 2
+    case .waits: return 3
+    case .failed: return 4
+    case .needsNewStore: return 5
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [Blocktree_V1_ClusterDamageCause] = [
+    .unspecified,
+    .lost,
+    .unreachable,
+    .waits,
+    .failed,
+    .needsNewStore,
+  ]
+
+}
+
 /// Asks for the status.
 public nonisolated struct Blocktree_V1_ClusterServiceGetStatusRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -290,7 +359,7 @@ public nonisolated struct Blocktree_V1_ClusterServiceGetStatusResponse: @uncheck
   /// Clears the value of `disk`. Subsequent reads from it will return its default value.
   public mutating func clearDisk() {_uniqueStorage()._disk = nil}
 
-  /// Whether it can write at present: false while its disk is full or fails.
+  /// Whether it can write at present: false while its disk is full, hangs or fails.
   public var isWritable: Bool {
     get {_storage._isWritable}
     set {_uniqueStorage()._isWritable = newValue}
@@ -306,6 +375,35 @@ public nonisolated struct Blocktree_V1_ClusterServiceGetStatusResponse: @uncheck
   public var transferTarget: UInt64 {
     get {_storage._transferTarget}
     set {_uniqueStorage()._transferTarget = newValue}
+  }
+
+  /// The incarnation of the cluster: 1, and one more with each recovery after the loss of a majority.
+  public var incarnation: UInt64 {
+    get {_storage._incarnation}
+    set {_uniqueStorage()._incarnation = newValue}
+  }
+
+  /// The term of the last entry of its log; 0 while there is none. Of two logs, the one with the higher term there has
+  /// more, and of the same term the one that ends at the higher index.
+  public var lastLogTerm: UInt64 {
+    get {_storage._lastLogTerm}
+    set {_uniqueStorage()._lastLogTerm = newValue}
+  }
+
+  /// What is known of the state of what the member that answers stores; absent where it is not verified.
+  public var scrub: Blocktree_V1_ClusterScrub {
+    get {_storage._scrub ?? Blocktree_V1_ClusterScrub()}
+    set {_uniqueStorage()._scrub = newValue}
+  }
+  /// Returns true if `scrub` has been explicitly set.
+  public var hasScrub: Bool {_storage._scrub != nil}
+  /// Clears the value of `scrub`. Subsequent reads from it will return its default value.
+  public mutating func clearScrub() {_uniqueStorage()._scrub = nil}
+
+  /// The names of damaged or given up stores in the directory of the process, which only people remove; at most 16.
+  public var storesSetAside: [String] {
+    get {_storage._storesSetAside}
+    set {_uniqueStorage()._storesSetAside = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -462,6 +560,162 @@ public nonisolated struct Blocktree_V1_TransferLeadershipResponse: Sendable {
   fileprivate var _leader: Blocktree_V1_ClusterLeader? = nil
 }
 
+/// Asks a member to begin the next life of its cluster.
+public nonisolated struct Blocktree_V1_RecoverRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Domain, generation, the new incarnation, path and member id of the process that is to go on, and the time, signed by
+  /// the root principal; in an encoding of its own, at most 16 KiB.
+  public var warrant: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// The member begins again.
+public nonisolated struct Blocktree_V1_RecoverResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Asks a member to verify what it stores.
+public nonisolated struct Blocktree_V1_ScrubRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Bytes in a second, at most 2^40; 0 for what the process is set to.
+  public var rate: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// It has begun.
+public nonisolated struct Blocktree_V1_ScrubResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The number of the pass: it is done when the last pass has this number, or a higher one.
+  public var pass: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// How verifying goes on, and what is damaged.
+public nonisolated struct Blocktree_V1_ClusterScrub: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The pass that goes on; absent between two.
+  public var running: Blocktree_V1_ClusterScrubPass {
+    get {_running ?? Blocktree_V1_ClusterScrubPass()}
+    set {_running = newValue}
+  }
+  /// Returns true if `running` has been explicitly set.
+  public var hasRunning: Bool {self._running != nil}
+  /// Clears the value of `running`. Subsequent reads from it will return its default value.
+  public mutating func clearRunning() {self._running = nil}
+
+  /// The last pass that came to its end; absent before the first.
+  public var last: Blocktree_V1_ClusterScrubPass {
+    get {_last ?? Blocktree_V1_ClusterScrubPass()}
+    set {_last = newValue}
+  }
+  /// Returns true if `last` has been explicitly set.
+  public var hasLast: Bool {self._last != nil}
+  /// Clears the value of `last`. Subsequent reads from it will return its default value.
+  public mutating func clearLast() {self._last = nil}
+
+  /// What is damaged and could not be healed so far, at most 32 places.
+  public var damages: [Blocktree_V1_ClusterDamage] = []
+
+  /// How many more there are.
+  public var omittedDamages: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _running: Blocktree_V1_ClusterScrubPass? = nil
+  fileprivate var _last: Blocktree_V1_ClusterScrubPass? = nil
+}
+
+/// One pass over all that a member stores.
+public nonisolated struct Blocktree_V1_ClusterScrubPass: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// From 1.
+  public var number: UInt64 = 0
+
+  /// When it began, in seconds since 1970, UTC.
+  public var startTime: Int64 = 0
+
+  /// When it ended; 0 while it goes on.
+  public var endTime: Int64 = 0
+
+  /// What was verified so far.
+  public var verifiedBytes: UInt64 = 0
+
+  /// About how much there was to be verified when it began.
+  public var expectedBytes: UInt64 = 0
+
+  /// Places that were found damaged.
+  public var found: UInt64 = 0
+
+  /// Those that were healed.
+  public var healed: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Something that is damaged on one member. All else that it stores can be read.
+public nonisolated struct Blocktree_V1_ClusterDamage: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The file, as `generation:inode`; empty for what belongs to no single file.
+  public var file: String = String()
+
+  /// What of it: "sector", "tree node", "record" or "block map"; or what else: "log", "log entry", "header", "certificate",
+  /// "fact", "session", "index".
+  public var part: String = String()
+
+  /// Of a sector or tree node, and of a block map: the level.
+  public var level: UInt32 = 0
+
+  /// Of a sector or tree node its index; of a block map the first index that it leads to.
+  public var index: UInt64 = 0
+
+  /// Why it is not healed.
+  public var cause: Blocktree_V1_ClusterDamageCause = .unspecified
+
+  /// More about that, for people, in at most 200 bytes; may be empty.
+  public var detail: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 fileprivate nonisolated let _protobuf_package = "blocktree.v1"
@@ -476,6 +730,10 @@ nonisolated extension Blocktree_V1_ClusterVote: SwiftProtobuf._ProtoNameProvidin
 
 nonisolated extension Blocktree_V1_ClusterReplication: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0CLUSTER_REPLICATION_UNSPECIFIED\0\u{1}CLUSTER_REPLICATION_PROBING\0\u{1}CLUSTER_REPLICATION_REPLICATING\0\u{1}CLUSTER_REPLICATION_SNAPSHOT\0")
+}
+
+nonisolated extension Blocktree_V1_ClusterDamageCause: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0CLUSTER_DAMAGE_CAUSE_UNSPECIFIED\0\u{1}CLUSTER_DAMAGE_CAUSE_LOST\0\u{1}CLUSTER_DAMAGE_CAUSE_UNREACHABLE\0\u{1}CLUSTER_DAMAGE_CAUSE_WAITS\0\u{1}CLUSTER_DAMAGE_CAUSE_FAILED\0\u{1}CLUSTER_DAMAGE_CAUSE_NEEDS_NEW_STORE\0")
 }
 
 nonisolated extension Blocktree_V1_ClusterServiceGetStatusRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
@@ -499,7 +757,7 @@ nonisolated extension Blocktree_V1_ClusterServiceGetStatusRequest: SwiftProtobuf
 
 nonisolated extension Blocktree_V1_ClusterServiceGetStatusResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ClusterServiceGetStatusResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}member\0\u{1}process\0\u{1}role\0\u{1}term\0\u{1}leader\0\u{3}commit_index\0\u{3}applied_index\0\u{3}last_log_index\0\u{3}persisted_index\0\u{1}members\0\u{3}membership_index\0\u{3}membership_is_changing\0\u{1}disk\0\u{3}is_writable\0\u{3}store_failure\0\u{3}transfer_target\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}member\0\u{1}process\0\u{1}role\0\u{1}term\0\u{1}leader\0\u{3}commit_index\0\u{3}applied_index\0\u{3}last_log_index\0\u{3}persisted_index\0\u{1}members\0\u{3}membership_index\0\u{3}membership_is_changing\0\u{1}disk\0\u{3}is_writable\0\u{3}store_failure\0\u{3}transfer_target\0\u{1}incarnation\0\u{3}last_log_term\0\u{1}scrub\0\u{3}stores_set_aside\0")
 
   fileprivate class _StorageClass {
     var _generation: UInt64 = 0
@@ -519,6 +777,10 @@ nonisolated extension Blocktree_V1_ClusterServiceGetStatusResponse: SwiftProtobu
     var _isWritable: Bool = false
     var _storeFailure: String = String()
     var _transferTarget: UInt64 = 0
+    var _incarnation: UInt64 = 0
+    var _lastLogTerm: UInt64 = 0
+    var _scrub: Blocktree_V1_ClusterScrub? = nil
+    var _storesSetAside: [String] = []
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -546,6 +808,10 @@ nonisolated extension Blocktree_V1_ClusterServiceGetStatusResponse: SwiftProtobu
       _isWritable = source._isWritable
       _storeFailure = source._storeFailure
       _transferTarget = source._transferTarget
+      _incarnation = source._incarnation
+      _lastLogTerm = source._lastLogTerm
+      _scrub = source._scrub
+      _storesSetAside = source._storesSetAside
     }
   }
 
@@ -581,6 +847,10 @@ nonisolated extension Blocktree_V1_ClusterServiceGetStatusResponse: SwiftProtobu
         case 15: try { try decoder.decodeSingularBoolField(value: &_storage._isWritable) }()
         case 16: try { try decoder.decodeSingularStringField(value: &_storage._storeFailure) }()
         case 17: try { try decoder.decodeSingularFixed64Field(value: &_storage._transferTarget) }()
+        case 18: try { try decoder.decodeSingularUInt64Field(value: &_storage._incarnation) }()
+        case 19: try { try decoder.decodeSingularUInt64Field(value: &_storage._lastLogTerm) }()
+        case 20: try { try decoder.decodeSingularMessageField(value: &_storage._scrub) }()
+        case 21: try { try decoder.decodeRepeatedStringField(value: &_storage._storesSetAside) }()
         default: break
         }
       }
@@ -644,6 +914,18 @@ nonisolated extension Blocktree_V1_ClusterServiceGetStatusResponse: SwiftProtobu
       if _storage._transferTarget != 0 {
         try visitor.visitSingularFixed64Field(value: _storage._transferTarget, fieldNumber: 17)
       }
+      if _storage._incarnation != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._incarnation, fieldNumber: 18)
+      }
+      if _storage._lastLogTerm != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._lastLogTerm, fieldNumber: 19)
+      }
+      try { if let v = _storage._scrub {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 20)
+      } }()
+      if !_storage._storesSetAside.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._storesSetAside, fieldNumber: 21)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -670,6 +952,10 @@ nonisolated extension Blocktree_V1_ClusterServiceGetStatusResponse: SwiftProtobu
         if _storage._isWritable != rhs_storage._isWritable {return false}
         if _storage._storeFailure != rhs_storage._storeFailure {return false}
         if _storage._transferTarget != rhs_storage._transferTarget {return false}
+        if _storage._incarnation != rhs_storage._incarnation {return false}
+        if _storage._lastLogTerm != rhs_storage._lastLogTerm {return false}
+        if _storage._scrub != rhs_storage._scrub {return false}
+        if _storage._storesSetAside != rhs_storage._storesSetAside {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -937,6 +1223,279 @@ nonisolated extension Blocktree_V1_TransferLeadershipResponse: SwiftProtobuf.Mes
   public static func ==(lhs: Blocktree_V1_TransferLeadershipResponse, rhs: Blocktree_V1_TransferLeadershipResponse) -> Bool {
     if lhs._leader != rhs._leader {return false}
     if lhs.term != rhs.term {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_RecoverRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RecoverRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}warrant\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.warrant) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.warrant.isEmpty {
+      try visitor.visitSingularBytesField(value: self.warrant, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_RecoverRequest, rhs: Blocktree_V1_RecoverRequest) -> Bool {
+    if lhs.warrant != rhs.warrant {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_RecoverResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RecoverResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_RecoverResponse, rhs: Blocktree_V1_RecoverResponse) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ScrubRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ScrubRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rate\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.rate) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.rate != 0 {
+      try visitor.visitSingularUInt64Field(value: self.rate, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ScrubRequest, rhs: Blocktree_V1_ScrubRequest) -> Bool {
+    if lhs.rate != rhs.rate {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ScrubResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ScrubResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pass\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.pass) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.pass != 0 {
+      try visitor.visitSingularUInt64Field(value: self.pass, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ScrubResponse, rhs: Blocktree_V1_ScrubResponse) -> Bool {
+    if lhs.pass != rhs.pass {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ClusterScrub: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ClusterScrub"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}running\0\u{1}last\0\u{1}damages\0\u{3}omitted_damages\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._running) }()
+      case 2: try { try decoder.decodeSingularMessageField(value: &self._last) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.damages) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.omittedDamages) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._running {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    try { if let v = self._last {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    } }()
+    if !self.damages.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.damages, fieldNumber: 3)
+    }
+    if self.omittedDamages != 0 {
+      try visitor.visitSingularUInt64Field(value: self.omittedDamages, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ClusterScrub, rhs: Blocktree_V1_ClusterScrub) -> Bool {
+    if lhs._running != rhs._running {return false}
+    if lhs._last != rhs._last {return false}
+    if lhs.damages != rhs.damages {return false}
+    if lhs.omittedDamages != rhs.omittedDamages {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ClusterScrubPass: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ClusterScrubPass"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}number\0\u{3}start_time\0\u{3}end_time\0\u{3}verified_bytes\0\u{3}expected_bytes\0\u{1}found\0\u{1}healed\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.startTime) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self.endTime) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.verifiedBytes) }()
+      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.expectedBytes) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.found) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.healed) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 1)
+    }
+    if self.startTime != 0 {
+      try visitor.visitSingularInt64Field(value: self.startTime, fieldNumber: 2)
+    }
+    if self.endTime != 0 {
+      try visitor.visitSingularInt64Field(value: self.endTime, fieldNumber: 3)
+    }
+    if self.verifiedBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.verifiedBytes, fieldNumber: 4)
+    }
+    if self.expectedBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.expectedBytes, fieldNumber: 5)
+    }
+    if self.found != 0 {
+      try visitor.visitSingularUInt64Field(value: self.found, fieldNumber: 6)
+    }
+    if self.healed != 0 {
+      try visitor.visitSingularUInt64Field(value: self.healed, fieldNumber: 7)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ClusterScrubPass, rhs: Blocktree_V1_ClusterScrubPass) -> Bool {
+    if lhs.number != rhs.number {return false}
+    if lhs.startTime != rhs.startTime {return false}
+    if lhs.endTime != rhs.endTime {return false}
+    if lhs.verifiedBytes != rhs.verifiedBytes {return false}
+    if lhs.expectedBytes != rhs.expectedBytes {return false}
+    if lhs.found != rhs.found {return false}
+    if lhs.healed != rhs.healed {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ClusterDamage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ClusterDamage"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}file\0\u{1}part\0\u{1}level\0\u{1}index\0\u{1}cause\0\u{1}detail\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.file) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.part) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.level) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.index) }()
+      case 5: try { try decoder.decodeSingularEnumField(value: &self.cause) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.detail) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.file.isEmpty {
+      try visitor.visitSingularStringField(value: self.file, fieldNumber: 1)
+    }
+    if !self.part.isEmpty {
+      try visitor.visitSingularStringField(value: self.part, fieldNumber: 2)
+    }
+    if self.level != 0 {
+      try visitor.visitSingularUInt32Field(value: self.level, fieldNumber: 3)
+    }
+    if self.index != 0 {
+      try visitor.visitSingularUInt64Field(value: self.index, fieldNumber: 4)
+    }
+    if self.cause != .unspecified {
+      try visitor.visitSingularEnumField(value: self.cause, fieldNumber: 5)
+    }
+    if !self.detail.isEmpty {
+      try visitor.visitSingularStringField(value: self.detail, fieldNumber: 6)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ClusterDamage, rhs: Blocktree_V1_ClusterDamage) -> Bool {
+    if lhs.file != rhs.file {return false}
+    if lhs.part != rhs.part {return false}
+    if lhs.level != rhs.level {return false}
+    if lhs.index != rhs.index {return false}
+    if lhs.cause != rhs.cause {return false}
+    if lhs.detail != rhs.detail {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

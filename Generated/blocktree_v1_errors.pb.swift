@@ -152,6 +152,25 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
   /// FAILED_PRECONDITION: leadership was not handed over. Metadata: "cause" (UNDER_WAY, UNFIT, TIMEOUT,
   /// LEADERSHIP_LOST).
   case transferFailed // = 39
+
+  /// FAILED_PRECONDITION: the caller, or who answers, belongs to a life of the cluster that a recovery has ended. Metadata:
+  /// "incarnation", the newest that is known, and, between members, "warrant", what allowed it, in base64. A process that
+  /// answers a client so is to be passed over.
+  case staleIncarnation // = 40
+
+  /// FAILED_PRECONDITION: a cluster was not recovered. Metadata: "cause" (LEADER_KNOWN, WRONG_MEMBER, NOT_NEWER).
+  case recoveryRefused // = 41
+
+  /// FAILED_PRECONDITION: the credential is that of the only process that stores the domain, which would be left without
+  /// one.
+  case lastProcess // = 42
+
+  /// FAILED_PRECONDITION: the credential is that of a member of the cluster, and of the other members no majority is
+  /// there. Metadata: "process". Retry when more of them run.
+  case processNeeded // = 44
+
+  /// FAILED_PRECONDITION: a member is not done without. Metadata: "cause" (LEADS, UNDER_WAY, CHANGING, NEEDED, LAGGING).
+  case releaseRefused // = 43
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -200,6 +219,11 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case 37: self = .wrongMember
     case 38: self = .notNeeded
     case 39: self = .transferFailed
+    case 40: self = .staleIncarnation
+    case 41: self = .recoveryRefused
+    case 42: self = .lastProcess
+    case 43: self = .releaseRefused
+    case 44: self = .processNeeded
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -246,6 +270,11 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case .wrongMember: return 37
     case .notNeeded: return 38
     case .transferFailed: return 39
+    case .staleIncarnation: return 40
+    case .recoveryRefused: return 41
+    case .lastProcess: return 42
+    case .releaseRefused: return 43
+    case .processNeeded: return 44
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -292,6 +321,11 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     .wrongMember,
     .notNeeded,
     .transferFailed,
+    .staleIncarnation,
+    .recoveryRefused,
+    .lastProcess,
+    .processNeeded,
+    .releaseRefused,
   ]
 
 }
@@ -299,5 +333,5 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 nonisolated extension Blocktree_V1_Reason: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0\u{1}REASON_STALE_INCARNATION\0\u{1}REASON_RECOVERY_REFUSED\0\u{1}REASON_LAST_PROCESS\0\u{1}REASON_RELEASE_REFUSED\0\u{1}REASON_PROCESS_NEEDED\0")
 }

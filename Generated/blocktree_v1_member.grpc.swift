@@ -48,10 +48,24 @@ public enum Blocktree_V1_MemberService: Sendable {
                 type: .unary
             )
         }
+        /// Namespace for "Release" metadata.
+        public enum Release: Sendable {
+            /// Request type for "Release".
+            public typealias Input = Blocktree_V1_ReleaseRequest
+            /// Response type for "Release".
+            public typealias Output = Blocktree_V1_ReleaseResponse
+            /// Descriptor for "Release".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.MemberService"),
+                method: "Release",
+                type: .unary
+            )
+        }
         /// Descriptors for all methods in the "blocktree.v1.MemberService" service.
         public static let descriptors: [GRPCCore.MethodDescriptor] = [
             Deliver.descriptor,
-            Introduce.descriptor
+            Introduce.descriptor,
+            Release.descriptor
         ]
     }
 }
@@ -93,7 +107,8 @@ extension Blocktree_V1_MemberService {
         /// > when a stream breaks may be lost, and the sender is not told what arrived: the protocol above repeats.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Blocktree_V1_DeliverRequest` messages.
@@ -113,7 +128,7 @@ extension Blocktree_V1_MemberService {
         /// >
         /// > Asks a process who it is, before it is made a member or a stream is opened to it.
         /// > 
-        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; STALE_INCARNATION as above; NOT_SERVING; INVALID_REQUEST.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Blocktree_V1_IntroduceRequest` messages.
@@ -126,6 +141,32 @@ extension Blocktree_V1_MemberService {
             request: GRPCCore.StreamingServerRequest<Blocktree_V1_IntroduceRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_IntroduceResponse>
+
+        /// Handle the "Release" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Asks the leader whether the calling process may leave its store behind, which is damaged, and come back as a new
+        /// > member with a new one. Granted when every other voter is heard, has all that the leader has up to then, and
+        /// > together they are a majority without the caller; and to one member at a time. A grant is durable on a majority when
+        /// > it is answered, so that another leader knows of it. It may be asked for again.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING; NOT_LEADER; RELEASE_REFUSED (FAILED_PRECONDITION) with the
+        /// > metadata "cause": LEADS when the caller leads the cluster itself; UNDER_WAY when another member was released and is
+        /// > not replaced yet; CHANGING while the membership changes; NEEDED when no majority would be left; LAGGING when another
+        /// > voter is not heard, or has not all that there is.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_ReleaseRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_ReleaseResponse` messages.
+        func release(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_ReleaseRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_ReleaseResponse>
     }
 
     /// Service protocol for the "blocktree.v1.MemberService" service.
@@ -151,7 +192,8 @@ extension Blocktree_V1_MemberService {
         /// > when a stream breaks may be lost, and the sender is not told what arrived: the protocol above repeats.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Blocktree_V1_DeliverRequest` messages.
@@ -171,7 +213,7 @@ extension Blocktree_V1_MemberService {
         /// >
         /// > Asks a process who it is, before it is made a member or a stream is opened to it.
         /// > 
-        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; STALE_INCARNATION as above; NOT_SERVING; INVALID_REQUEST.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_IntroduceRequest` message.
@@ -184,6 +226,32 @@ extension Blocktree_V1_MemberService {
             request: GRPCCore.ServerRequest<Blocktree_V1_IntroduceRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_IntroduceResponse>
+
+        /// Handle the "Release" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Asks the leader whether the calling process may leave its store behind, which is damaged, and come back as a new
+        /// > member with a new one. Granted when every other voter is heard, has all that the leader has up to then, and
+        /// > together they are a majority without the caller; and to one member at a time. A grant is durable on a majority when
+        /// > it is answered, so that another leader knows of it. It may be asked for again.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING; NOT_LEADER; RELEASE_REFUSED (FAILED_PRECONDITION) with the
+        /// > metadata "cause": LEADS when the caller leads the cluster itself; UNDER_WAY when another member was released and is
+        /// > not replaced yet; CHANGING while the membership changes; NEEDED when no majority would be left; LAGGING when another
+        /// > voter is not heard, or has not all that there is.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ReleaseRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_ReleaseResponse` message.
+        func release(
+            request: GRPCCore.ServerRequest<Blocktree_V1_ReleaseRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_ReleaseResponse>
     }
 
     /// Simple service protocol for the "blocktree.v1.MemberService" service.
@@ -207,7 +275,8 @@ extension Blocktree_V1_MemberService {
         /// > when a stream breaks may be lost, and the sender is not told what arrived: the protocol above repeats.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
         ///
         /// - Parameters:
         ///   - request: A stream of `Blocktree_V1_DeliverRequest` messages.
@@ -227,7 +296,7 @@ extension Blocktree_V1_MemberService {
         /// >
         /// > Asks a process who it is, before it is made a member or a stream is opened to it.
         /// > 
-        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; STALE_INCARNATION as above; NOT_SERVING; INVALID_REQUEST.
         ///
         /// - Parameters:
         ///   - request: A `Blocktree_V1_IntroduceRequest` message.
@@ -240,6 +309,32 @@ extension Blocktree_V1_MemberService {
             request: Blocktree_V1_IntroduceRequest,
             context: GRPCCore.ServerContext
         ) async throws -> Blocktree_V1_IntroduceResponse
+
+        /// Handle the "Release" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Asks the leader whether the calling process may leave its store behind, which is damaged, and come back as a new
+        /// > member with a new one. Granted when every other voter is heard, has all that the leader has up to then, and
+        /// > together they are a majority without the caller; and to one member at a time. A grant is durable on a majority when
+        /// > it is answered, so that another leader knows of it. It may be asked for again.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING; NOT_LEADER; RELEASE_REFUSED (FAILED_PRECONDITION) with the
+        /// > metadata "cause": LEADS when the caller leads the cluster itself; UNDER_WAY when another member was released and is
+        /// > not replaced yet; CHANGING while the membership changes; NEEDED when no majority would be left; LAGGING when another
+        /// > voter is not heard, or has not all that there is.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_ReleaseRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_ReleaseResponse` to respond with.
+        func release(
+            request: Blocktree_V1_ReleaseRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_ReleaseResponse
     }
 }
 
@@ -269,6 +364,17 @@ extension Blocktree_V1_MemberService.StreamingServiceProtocol {
                 )
             }
         )
+        router.registerHandler(
+            forMethod: Blocktree_V1_MemberService.Method.Release.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_ReleaseRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_ReleaseResponse>(),
+            handler: { request, context in
+                try await self.release(
+                    request: request,
+                    context: context
+                )
+            }
+        )
     }
 }
 
@@ -291,6 +397,17 @@ extension Blocktree_V1_MemberService.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_IntroduceResponse> {
         let response = try await self.introduce(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func release(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_ReleaseRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_ReleaseResponse> {
+        let response = try await self.release(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -326,6 +443,19 @@ extension Blocktree_V1_MemberService.SimpleServiceProtocol {
             metadata: [:]
         )
     }
+
+    public func release(
+        request: GRPCCore.ServerRequest<Blocktree_V1_ReleaseRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_ReleaseResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_ReleaseResponse>(
+            message: try await self.release(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
 }
 
 // MARK: blocktree.v1.MemberService (client)
@@ -352,7 +482,8 @@ extension Blocktree_V1_MemberService {
         /// > when a stream breaks may be lost, and the sender is not told what arrived: the protocol above repeats.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
         ///
         /// - Parameters:
         ///   - request: A streaming request producing `Blocktree_V1_DeliverRequest` messages.
@@ -377,7 +508,7 @@ extension Blocktree_V1_MemberService {
         /// >
         /// > Asks a process who it is, before it is made a member or a stream is opened to it.
         /// > 
-        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; STALE_INCARNATION as above; NOT_SERVING; INVALID_REQUEST.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_IntroduceRequest` message.
@@ -394,6 +525,37 @@ extension Blocktree_V1_MemberService {
             deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_IntroduceResponse>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_IntroduceResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "Release" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Asks the leader whether the calling process may leave its store behind, which is damaged, and come back as a new
+        /// > member with a new one. Granted when every other voter is heard, has all that the leader has up to then, and
+        /// > together they are a majority without the caller; and to one member at a time. A grant is durable on a majority when
+        /// > it is answered, so that another leader knows of it. It may be asked for again.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING; NOT_LEADER; RELEASE_REFUSED (FAILED_PRECONDITION) with the
+        /// > metadata "cause": LEADS when the caller leads the cluster itself; UNDER_WAY when another member was released and is
+        /// > not replaced yet; CHANGING while the membership changes; NEEDED when no majority would be left; LAGGING when another
+        /// > voter is not heard, or has not all that there is.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ReleaseRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_ReleaseRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_ReleaseResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func release<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_ReleaseRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_ReleaseRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_ReleaseResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ReleaseResponse>) async throws -> Result
         ) async throws -> Result where Result: Sendable
     }
 
@@ -428,7 +590,8 @@ extension Blocktree_V1_MemberService {
         /// > when a stream breaks may be lost, and the sender is not told what arrived: the protocol above repeats.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
         ///
         /// - Parameters:
         ///   - request: A streaming request producing `Blocktree_V1_DeliverRequest` messages.
@@ -464,7 +627,7 @@ extension Blocktree_V1_MemberService {
         /// >
         /// > Asks a process who it is, before it is made a member or a stream is opened to it.
         /// > 
-        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; STALE_INCARNATION as above; NOT_SERVING; INVALID_REQUEST.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_IntroduceRequest` message.
@@ -493,6 +656,48 @@ extension Blocktree_V1_MemberService {
                 onResponse: handleResponse
             )
         }
+
+        /// Call the "Release" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Asks the leader whether the calling process may leave its store behind, which is damaged, and come back as a new
+        /// > member with a new one. Granted when every other voter is heard, has all that the leader has up to then, and
+        /// > together they are a majority without the caller; and to one member at a time. A grant is durable on a majority when
+        /// > it is answered, so that another leader knows of it. It may be asked for again.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING; NOT_LEADER; RELEASE_REFUSED (FAILED_PRECONDITION) with the
+        /// > metadata "cause": LEADS when the caller leads the cluster itself; UNDER_WAY when another member was released and is
+        /// > not replaced yet; CHANGING while the membership changes; NEEDED when no majority would be left; LAGGING when another
+        /// > voter is not heard, or has not all that there is.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ReleaseRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_ReleaseRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_ReleaseResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func release<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_ReleaseRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_ReleaseRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_ReleaseResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ReleaseResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_MemberService.Method.Release.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
     }
 }
 
@@ -509,7 +714,8 @@ extension Blocktree_V1_MemberService.ClientProtocol {
     /// > when a stream breaks may be lost, and the sender is not told what arrived: the protocol above repeats.
     /// > 
     /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-    /// > NOT_SERVING while the process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
+    /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+    /// > process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
     ///
     /// - Parameters:
     ///   - request: A streaming request producing `Blocktree_V1_DeliverRequest` messages.
@@ -540,7 +746,7 @@ extension Blocktree_V1_MemberService.ClientProtocol {
     /// >
     /// > Asks a process who it is, before it is made a member or a stream is opened to it.
     /// > 
-    /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING.
+    /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; STALE_INCARNATION as above; NOT_SERVING; INVALID_REQUEST.
     ///
     /// - Parameters:
     ///   - request: A request containing a single `Blocktree_V1_IntroduceRequest` message.
@@ -564,6 +770,43 @@ extension Blocktree_V1_MemberService.ClientProtocol {
             onResponse: handleResponse
         )
     }
+
+    /// Call the "Release" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Asks the leader whether the calling process may leave its store behind, which is damaged, and come back as a new
+    /// > member with a new one. Granted when every other voter is heard, has all that the leader has up to then, and
+    /// > together they are a majority without the caller; and to one member at a time. A grant is durable on a majority when
+    /// > it is answered, so that another leader knows of it. It may be asked for again.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING; NOT_LEADER; RELEASE_REFUSED (FAILED_PRECONDITION) with the
+    /// > metadata "cause": LEADS when the caller leads the cluster itself; UNDER_WAY when another member was released and is
+    /// > not replaced yet; CHANGING while the membership changes; NEEDED when no majority would be left; LAGGING when another
+    /// > voter is not heard, or has not all that there is.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_ReleaseRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func release<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_ReleaseRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ReleaseResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.release(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_ReleaseRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_ReleaseResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
 }
 
 // Helpers providing sugared APIs for 'ClientProtocol' methods.
@@ -579,7 +822,8 @@ extension Blocktree_V1_MemberService.ClientProtocol {
     /// > when a stream breaks may be lost, and the sender is not told what arrived: the protocol above repeats.
     /// > 
     /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-    /// > NOT_SERVING while the process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
+    /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+    /// > process has no store yet or stops; INVALID_REQUEST and TOO_LARGE for what is malformed.
     ///
     /// - Parameters:
     ///   - metadata: Additional metadata to send, defaults to empty.
@@ -615,7 +859,7 @@ extension Blocktree_V1_MemberService.ClientProtocol {
     /// >
     /// > Asks a process who it is, before it is made a member or a stream is opened to it.
     /// > 
-    /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING.
+    /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; STALE_INCARNATION as above; NOT_SERVING; INVALID_REQUEST.
     ///
     /// - Parameters:
     ///   - message: request message to send.
@@ -638,6 +882,47 @@ extension Blocktree_V1_MemberService.ClientProtocol {
             metadata: metadata
         )
         return try await self.introduce(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Release" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Asks the leader whether the calling process may leave its store behind, which is damaged, and come back as a new
+    /// > member with a new one. Granted when every other voter is heard, has all that the leader has up to then, and
+    /// > together they are a majority without the caller; and to one member at a time. A grant is durable on a majority when
+    /// > it is answered, so that another leader knows of it. It may be asked for again.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; NOT_SERVING; NOT_LEADER; RELEASE_REFUSED (FAILED_PRECONDITION) with the
+    /// > metadata "cause": LEADS when the caller leads the cluster itself; UNDER_WAY when another member was released and is
+    /// > not replaced yet; CHANGING while the membership changes; NEEDED when no majority would be left; LAGGING when another
+    /// > voter is not heard, or has not all that there is.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func release<Result>(
+        _ message: Blocktree_V1_ReleaseRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ReleaseResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_ReleaseRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.release(
             request: request,
             options: options,
             onResponse: handleResponse

@@ -46,6 +46,10 @@ public nonisolated struct Blocktree_V1_MemberIdentity: Sendable {
   /// The index of the last entry of its log that is on its disk; 0 for none.
   public var lastLogIndex: UInt64 = 0
 
+  /// What allowed the incarnation, signed by the root principal; empty for the first. Who belongs to an earlier one and
+  /// reads this gives up its store. Of two of the same incarnation, the later one counts.
+  public var warrant: Data = Data()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -97,6 +101,35 @@ public nonisolated struct Blocktree_V1_IntroduceResponse: Sendable {
   fileprivate var _member: Blocktree_V1_MemberIdentity? = nil
 }
 
+/// Asks to be done without.
+public nonisolated struct Blocktree_V1_ReleaseRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The generation that the process serves.
+  public var generation: UInt64 = 0
+
+  /// The member id of the store that is damaged; 0 where even that can not be read: then whatever member is known at the
+  /// path of the process.
+  public var member: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// The cluster does without that store from now on.
+public nonisolated struct Blocktree_V1_ReleaseResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 /// What is waiting for a stream, as one message. Senders keep it to about 128 KiB; larger ones are slow over TLS.
 ///
 /// Log payloads do not stand in the messages that they belong to. The payloads of a stream's messages follow one another
@@ -145,6 +178,12 @@ public nonisolated struct Blocktree_V1_DeliverHeader: Sendable {
 
   /// The member that the sender means to reach. Another store at the same address is another member. Never 0.
   public var receiver: UInt64 = 0
+
+  /// The incarnation of the group that the sender belongs to, and what allowed it, as in MemberIdentity. 0 counts as 1.
+  public var incarnation: UInt64 = 0
+
+  /// Empty for the first incarnation.
+  public var warrant: Data = Data()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -745,7 +784,7 @@ fileprivate nonisolated let _protobuf_package = "blocktree.v1"
 
 nonisolated extension Blocktree_V1_MemberIdentity: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MemberIdentity"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}member\0\u{1}incarnation\0\u{3}last_log_index\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}member\0\u{1}incarnation\0\u{3}last_log_index\0\u{1}warrant\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -757,6 +796,7 @@ nonisolated extension Blocktree_V1_MemberIdentity: SwiftProtobuf.Message, SwiftP
       case 2: try { try decoder.decodeSingularFixed64Field(value: &self.member) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.incarnation) }()
       case 4: try { try decoder.decodeSingularUInt64Field(value: &self.lastLogIndex) }()
+      case 5: try { try decoder.decodeSingularBytesField(value: &self.warrant) }()
       default: break
       }
     }
@@ -775,6 +815,9 @@ nonisolated extension Blocktree_V1_MemberIdentity: SwiftProtobuf.Message, SwiftP
     if self.lastLogIndex != 0 {
       try visitor.visitSingularUInt64Field(value: self.lastLogIndex, fieldNumber: 4)
     }
+    if !self.warrant.isEmpty {
+      try visitor.visitSingularBytesField(value: self.warrant, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -783,6 +826,7 @@ nonisolated extension Blocktree_V1_MemberIdentity: SwiftProtobuf.Message, SwiftP
     if lhs.member != rhs.member {return false}
     if lhs.incarnation != rhs.incarnation {return false}
     if lhs.lastLogIndex != rhs.lastLogIndex {return false}
+    if lhs.warrant != rhs.warrant {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -856,6 +900,60 @@ nonisolated extension Blocktree_V1_IntroduceResponse: SwiftProtobuf.Message, Swi
   }
 }
 
+nonisolated extension Blocktree_V1_ReleaseRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReleaseRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}member\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
+      case 2: try { try decoder.decodeSingularFixed64Field(value: &self.member) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.generation != 0 {
+      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 1)
+    }
+    if self.member != 0 {
+      try visitor.visitSingularFixed64Field(value: self.member, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ReleaseRequest, rhs: Blocktree_V1_ReleaseRequest) -> Bool {
+    if lhs.generation != rhs.generation {return false}
+    if lhs.member != rhs.member {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ReleaseResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReleaseResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ReleaseResponse, rhs: Blocktree_V1_ReleaseResponse) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension Blocktree_V1_DeliverRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".DeliverRequest"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}header\0\u{1}messages\0\u{1}payload\0")
@@ -902,7 +1000,7 @@ nonisolated extension Blocktree_V1_DeliverRequest: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension Blocktree_V1_DeliverHeader: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".DeliverHeader"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}sender\0\u{1}receiver\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}sender\0\u{1}receiver\0\u{1}incarnation\0\u{1}warrant\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -913,6 +1011,8 @@ nonisolated extension Blocktree_V1_DeliverHeader: SwiftProtobuf.Message, SwiftPr
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
       case 2: try { try decoder.decodeSingularFixed64Field(value: &self.sender) }()
       case 3: try { try decoder.decodeSingularFixed64Field(value: &self.receiver) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.incarnation) }()
+      case 5: try { try decoder.decodeSingularBytesField(value: &self.warrant) }()
       default: break
       }
     }
@@ -928,6 +1028,12 @@ nonisolated extension Blocktree_V1_DeliverHeader: SwiftProtobuf.Message, SwiftPr
     if self.receiver != 0 {
       try visitor.visitSingularFixed64Field(value: self.receiver, fieldNumber: 3)
     }
+    if self.incarnation != 0 {
+      try visitor.visitSingularUInt64Field(value: self.incarnation, fieldNumber: 4)
+    }
+    if !self.warrant.isEmpty {
+      try visitor.visitSingularBytesField(value: self.warrant, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -935,6 +1041,8 @@ nonisolated extension Blocktree_V1_DeliverHeader: SwiftProtobuf.Message, SwiftPr
     if lhs.generation != rhs.generation {return false}
     if lhs.sender != rhs.sender {return false}
     if lhs.receiver != rhs.receiver {return false}
+    if lhs.incarnation != rhs.incarnation {return false}
+    if lhs.warrant != rhs.warrant {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

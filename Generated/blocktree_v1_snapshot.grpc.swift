@@ -88,10 +88,11 @@ extension Blocktree_V1_SnapshotService {
         /// > other streams are refused with BUSY.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process stops, when its disk fails, and between an installation and the start from it;
-        /// > NOT_NEEDED (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE;
-        /// > INVALID_REQUEST and TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot
-        /// > together. Metadata of DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process stops, when its disk fails, and between an installation and the start from it; NOT_NEEDED
+        /// > (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE; INVALID_REQUEST and
+        /// > TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot together. Metadata of
+        /// > DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Blocktree_V1_InstallRequest` messages.
@@ -137,10 +138,11 @@ extension Blocktree_V1_SnapshotService {
         /// > other streams are refused with BUSY.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process stops, when its disk fails, and between an installation and the start from it;
-        /// > NOT_NEEDED (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE;
-        /// > INVALID_REQUEST and TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot
-        /// > together. Metadata of DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process stops, when its disk fails, and between an installation and the start from it; NOT_NEEDED
+        /// > (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE; INVALID_REQUEST and
+        /// > TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot together. Metadata of
+        /// > DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Blocktree_V1_InstallRequest` messages.
@@ -184,10 +186,11 @@ extension Blocktree_V1_SnapshotService {
         /// > other streams are refused with BUSY.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process stops, when its disk fails, and between an installation and the start from it;
-        /// > NOT_NEEDED (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE;
-        /// > INVALID_REQUEST and TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot
-        /// > together. Metadata of DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process stops, when its disk fails, and between an installation and the start from it; NOT_NEEDED
+        /// > (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE; INVALID_REQUEST and
+        /// > TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot together. Metadata of
+        /// > DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
         ///
         /// - Parameters:
         ///   - request: A stream of `Blocktree_V1_InstallRequest` messages.
@@ -280,10 +283,11 @@ extension Blocktree_V1_SnapshotService {
         /// > other streams are refused with BUSY.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process stops, when its disk fails, and between an installation and the start from it;
-        /// > NOT_NEEDED (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE;
-        /// > INVALID_REQUEST and TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot
-        /// > together. Metadata of DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process stops, when its disk fails, and between an installation and the start from it; NOT_NEEDED
+        /// > (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE; INVALID_REQUEST and
+        /// > TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot together. Metadata of
+        /// > DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
         ///
         /// - Parameters:
         ///   - request: A streaming request producing `Blocktree_V1_InstallRequest` messages.
@@ -342,10 +346,11 @@ extension Blocktree_V1_SnapshotService {
         /// > other streams are refused with BUSY.
         /// > 
         /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-        /// > NOT_SERVING while the process stops, when its disk fails, and between an installation and the start from it;
-        /// > NOT_NEEDED (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE;
-        /// > INVALID_REQUEST and TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot
-        /// > together. Metadata of DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
+        /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+        /// > process stops, when its disk fails, and between an installation and the start from it; NOT_NEEDED
+        /// > (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE; INVALID_REQUEST and
+        /// > TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot together. Metadata of
+        /// > DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
         ///
         /// - Parameters:
         ///   - request: A streaming request producing `Blocktree_V1_InstallRequest` messages.
@@ -396,10 +401,11 @@ extension Blocktree_V1_SnapshotService.ClientProtocol {
     /// > other streams are refused with BUSY.
     /// > 
     /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-    /// > NOT_SERVING while the process stops, when its disk fails, and between an installation and the start from it;
-    /// > NOT_NEEDED (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE;
-    /// > INVALID_REQUEST and TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot
-    /// > together. Metadata of DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
+    /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+    /// > process stops, when its disk fails, and between an installation and the start from it; NOT_NEEDED
+    /// > (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE; INVALID_REQUEST and
+    /// > TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot together. Metadata of
+    /// > DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
     ///
     /// - Parameters:
     ///   - request: A streaming request producing `Blocktree_V1_InstallRequest` messages.
@@ -444,10 +450,11 @@ extension Blocktree_V1_SnapshotService.ClientProtocol {
     /// > other streams are refused with BUSY.
     /// > 
     /// > Errors: PERMISSION_DENIED; WRONG_GENERATION; WRONG_MEMBER when sender or receiver is not who the header says;
-    /// > NOT_SERVING while the process stops, when its disk fails, and between an installation and the start from it;
-    /// > NOT_NEEDED (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE;
-    /// > INVALID_REQUEST and TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot
-    /// > together. Metadata of DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
+    /// > STALE_INCARNATION when a recovery has ended the life of the group that the sender belongs to; NOT_SERVING while the
+    /// > process stops, when its disk fails, and between an installation and the start from it; NOT_NEEDED
+    /// > (FAILED_PRECONDITION) when the receiver has the log through the snapshot's index; BUSY; NO_SPACE; INVALID_REQUEST and
+    /// > TOO_LARGE for what is malformed; DATA_LOSS for items that are damaged or are no snapshot together. Metadata of
+    /// > DATA_LOSS: "part", and "fault" where a rule of snapshots is broken.
     ///
     /// - Parameters:
     ///   - metadata: Additional metadata to send, defaults to empty.

@@ -84,6 +84,12 @@ public nonisolated struct Blocktree_V1_InstallHeader: Sendable {
   /// The term of that entry, at most 2^60.
   public var term: UInt64 = 0
 
+  /// The incarnation of the group that the store belongs to, and what allowed it, as in MemberIdentity. 0 counts as 1.
+  public var incarnation: UInt64 = 0
+
+  /// Empty for the first incarnation.
+  public var warrant: Data = Data()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -160,7 +166,7 @@ nonisolated extension Blocktree_V1_InstallRequest: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension Blocktree_V1_InstallHeader: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".InstallHeader"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}sender\0\u{1}receiver\0\u{3}sector_size\0\u{1}index\0\u{1}term\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}sender\0\u{1}receiver\0\u{3}sector_size\0\u{1}index\0\u{1}term\0\u{1}incarnation\0\u{1}warrant\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -174,6 +180,8 @@ nonisolated extension Blocktree_V1_InstallHeader: SwiftProtobuf.Message, SwiftPr
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.sectorSize) }()
       case 5: try { try decoder.decodeSingularUInt64Field(value: &self.index) }()
       case 6: try { try decoder.decodeSingularUInt64Field(value: &self.term) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.incarnation) }()
+      case 8: try { try decoder.decodeSingularBytesField(value: &self.warrant) }()
       default: break
       }
     }
@@ -198,6 +206,12 @@ nonisolated extension Blocktree_V1_InstallHeader: SwiftProtobuf.Message, SwiftPr
     if self.term != 0 {
       try visitor.visitSingularUInt64Field(value: self.term, fieldNumber: 6)
     }
+    if self.incarnation != 0 {
+      try visitor.visitSingularUInt64Field(value: self.incarnation, fieldNumber: 7)
+    }
+    if !self.warrant.isEmpty {
+      try visitor.visitSingularBytesField(value: self.warrant, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -208,6 +222,8 @@ nonisolated extension Blocktree_V1_InstallHeader: SwiftProtobuf.Message, SwiftPr
     if lhs.sectorSize != rhs.sectorSize {return false}
     if lhs.index != rhs.index {return false}
     if lhs.term != rhs.term {return false}
+    if lhs.incarnation != rhs.incarnation {return false}
+    if lhs.warrant != rhs.warrant {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

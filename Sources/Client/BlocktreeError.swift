@@ -163,7 +163,7 @@ extension BlocktreeError {
   var isTransient: Bool { self.retry != .never && (self.code == .unavailable || self.reason == .busy) }
 
   /// Whether the request certainly was not carried out.
-  var isCertainlyUndone: Bool { self.reason == .busy || self.reason == .notLeader }
+  var isCertainlyUndone: Bool { self.reason == .busy || self.reason == .notLeader || self.reason == .staleIncarnation }
 
   /// Whether another process may do better: this one can not be reached, or does not serve.
   var isOfOneProcess: Bool { self.code == .unavailable || self.reason == Reason(rawValue: "TOO_MANY_CONNECTIONS") }

@@ -50,7 +50,7 @@ public struct ClusterClient: Sendable {
   public static let memberTimeout = Duration.seconds(2)
   /// Members that are taken from one answer, and addresses of each: as many as the schema allows.
   private static let memberCountMax = 64
-  private static let addressCountMax = 16
+  static let addressCountMax = 16
 
   /// How the cluster is, as the process that answers sees it: whichever is reached first.
   public func status() async throws -> Blocktree_V1_ClusterServiceGetStatusResponse {
@@ -102,9 +102,9 @@ public struct ClusterClient: Sendable {
 
   // MARK: Members
 
-  private typealias Answer = Result<Blocktree_V1_ClusterServiceGetStatusResponse, BlocktreeError>
+  typealias Answer = Result<Blocktree_V1_ClusterServiceGetStatusResponse, BlocktreeError>
 
-  private static func check(_ status: Blocktree_V1_ClusterServiceGetStatusResponse) throws(BlocktreeError) {
+  static func check(_ status: Blocktree_V1_ClusterServiceGetStatusResponse) throws(BlocktreeError) {
     guard status.member != 0 else { throw .malformedAnswer("member") }
     guard status.members.count <= Self.memberCountMax else { throw .malformedAnswer("members") }
   }
@@ -112,10 +112,22 @@ public struct ClusterClient: Sendable {
   /// The leader's of the latest term, or else the latest.
   private static func view(of answers: [UInt64: Answer]) -> Blocktree_V1_ClusterServiceGetStatusResponse? {
     let known = answers.values.compactMap { try? $0.get() }
-    func rank(_ status: Blocktree_V1_ClusterServiceGetStatusResponse) -> (Int, UInt64, UInt64) {
-      (status.role == .leader ? 1 : 0, status.term, status.lastLogIndex)
+    func rank(_ status: Blocktree_V1_ClusterServiceGetStatusResponse) -> (UInt64, Int, UInt64, UInt64) {
+      // Whoever leads in a life that is over does not count.
+      (status.incarnation, status.role == .leader ? 1 : 0, status.term, status.lastLogIndex)
     }
     return known.max { rank($0) < rank($1) }
+  }
+
+  /// Asks members, all at once.
+  ///
+  /// - Parameter first: what one of them has said already.
+  func ask(
+    _ members: [Blocktree_V1_ClusterMember], knowing first: Blocktree_V1_ClusterServiceGetStatusResponse
+  ) async -> [UInt64: Answer] {
+    var answers: [UInt64: Answer] = [first.member: .success(first)]
+    await self.ask(members, into: &answers)
+    return answers
   }
 
   /// Asks those that have not been asked yet, all at once.
@@ -135,7 +147,7 @@ public struct ClusterClient: Sendable {
   }
 
   /// Connections of their own: this client's lead to the process that serves it.
-  private func dialer() throws(BlocktreeError) -> Dialer {
+  func dialer() throws(BlocktreeError) -> Dialer {
     let profile = self.core.profile
     let identity = profile.caller.map {
       TransportSecurity.Identity(chain: $0.credential.chain, key: $0.keys.signing)

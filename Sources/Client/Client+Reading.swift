@@ -75,7 +75,8 @@ struct FileParts {
       }
       if self.messages != nil { return nil }
     } catch {
-      guard try BlocktreeError(thrown: error).isTransient else { throw error }
+      let failure = try BlocktreeError(thrown: error)
+      guard failure.isTransient else { throw failure }
       self.messages = nil
     }
     return try await self.nextOfRange()

@@ -15,6 +15,7 @@ final class ClientCore: Sendable {
   let configuration: ClientConfiguration
   /// Runs tasks on the event loop that all connections of the client are on.
   let executor: EventLoopExecutor
+  let lives: KnownLives
   private let pool: ConnectionPool
   private let operationIDs = OperationIDs()
   /// Whole files take long: under a session of their own they are not overtaken by a thousand small operations, after
@@ -52,7 +53,11 @@ final class ClientCore: Sendable {
     var limits = TransportLimits()
     // A process that starts again is to be found soon. How often calls ask for it is bounded by their own pauses.
     limits.maxBackoff = Self.maxBackoff
-    self.pool = ConnectionPool(Dialer(security, group: eventLoop, limits: limits))
+    self.lives = KnownLives(of: profile.directory, root: profile.root)
+    self.pool = ConnectionPool(
+      Dialer(
+        security, group: eventLoop, limits: limits,
+        interceptors: [LifeCheck(lives: self.lives)]))
     self.state = Mutex(State(directory: ProcessDirectory(profile.startingPoints)))
   }
 

@@ -173,8 +173,9 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     let ended = BlocktreeError(code: .unavailable, message: "The process ended the session.", retry: .later)
     let reason = refusal ?? failure ?? ended
     let pause = self.core.failed(&route, reason, wasSent: wasSent)
-    // The process declined the session as a whole.
-    let isUntouched = failure?.reason == .notLeader && !hasAnswered.isSet
+    // The process declined the session as a whole, or what it did does not count.
+    let isUntouched =
+      (failure?.reason == .notLeader || failure?.reason == .staleIncarnation) && !hasAnswered.isSet
     let lost = self.state.withLock { state in
       if isUntouched { state.machine.putBackAll() }
       return state.machine.streamBroke()

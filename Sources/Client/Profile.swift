@@ -13,6 +13,7 @@ package import Trust
 /// | `profile.json` | version, the caller's path, and processes to start from, with their addresses |
 /// | `credential.pem` | the caller's certificate chain, its own first; absent for anonymous callers |
 /// | `key.pem` | the caller's private keys, mode 0600 |
+/// | `lives.json` | once a cluster was recovered: the warrants of that, as the client has heard of them |
 /// | `authority.pem`, `authority-key.pem` | an authority that the caller holds, if any: chain and private key |
 ///
 /// `credential.pem`, `key.pem` and `root.pem` are what other TLS stacks load, too.

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#if canImport(Glibc)
-  private import Glibc
-#elseif canImport(Musl)
-  private import Musl
-#endif
+internal import FoundationEssentials
 
 /// A point in time, to the nanosecond, without leap seconds.
 public struct Timestamp: Hashable, Comparable, Sendable, CustomStringConvertible {
@@ -24,11 +20,9 @@ public struct Timestamp: Hashable, Comparable, Sendable, CustomStringConvertible
   /// Whole seconds since 1970 UTC, rounded down.
   public var seconds: Int64 { Self.floor(self.nanoseconds, 1_000_000_000).quotient }
 
-  /// This machine's clock.
+  /// This machine's clock, to some hundred nanoseconds.
   public static var now: Timestamp {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Timestamp(nanoseconds: Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec))
+    Timestamp(nanoseconds: Int64(Date.now.timeIntervalSince1970 * 1e9))
   }
 
   public static func < (left: Self, right: Self) -> Bool { left.nanoseconds < right.nanoseconds }

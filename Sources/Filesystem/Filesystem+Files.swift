@@ -179,8 +179,8 @@ extension Filesystem {
   /// A new content that grows until it gets its name. Whoever makes one ends it by `finish` or `abandon`.
   ///
   /// Up to `bufferByteCount` is kept in memory, and a file that is no larger takes one commit in all. What is longer
-  /// goes into an inode without a name, marked pending, by one commit for each piece. Nobody but its owner can reach
-  /// that, and only by its number.
+  /// goes into an inode without a name, marked pending, by one commit for each piece: while that is on its way, the next
+  /// piece is sealed. Nobody but its owner can reach the inode, and only by its number.
   package struct Upload: Sendable {
     fileprivate let filesystem: Filesystem
     fileprivate let fileID: FileID
@@ -191,14 +191,18 @@ extension Filesystem {
     fileprivate let mustBeNew: Bool
     fileprivate let mode: Mode
     fileprivate let request: Request
+    /// The content as far as it is stored, or, with `isSealed`, one piece further.
     fileprivate var change: FileContent.Change
+    /// Whether `change` has a piece that is to be committed.
+    fileprivate var isSealed = false
     fileprivate var stored: InodeRecord?
     fileprivate var buffer: [UInt8] = []
 
     /// Bytes of a piece.
     package static let bufferByteCount = 2 << 20
 
-    /// Adds bytes. Those that fill a piece are durable when this returns, though they have no name yet.
+    /// Adds bytes. Those that fill a piece are sealed when this returns, and durable, though they have no name yet, when
+    /// another piece was filled.
     package mutating func append(_ data: [UInt8]) async throws(FilesystemError) {
       if self.buffer.isEmpty {
         self.buffer = data
@@ -207,7 +211,7 @@ extension Filesystem {
       }
       // What may turn out to be the last piece waits for its name.
       while self.buffer.count > Self.bufferByteCount {
-        try await self.commitPiece(self.buffer.prefix(Self.bufferByteCount))
+        try await self.addPiece(self.buffer.prefix(Self.bufferByteCount))
         self.buffer.removeFirst(Self.bufferByteCount)
       }
     }
@@ -219,31 +223,61 @@ extension Filesystem {
       return upload
     }
 
-    private mutating func commitPiece(_ piece: ArraySlice<UInt8>) async throws(FilesystemError) {
-      var change = self.change
-      try await self.filesystem.content.write(
-        piece, at: change.content.size, to: &change, key: self.key, version: self.stored?.version)
-      change.sealTree()
-      var edit = Edit(self.filesystem, caller: self.request.caller)
-      if let stored = self.stored {
-        var draft = Edit.Draft(stored)
-        edit.setContent(of: &draft, to: change)
-        edit.put(draft)
-      } else {
-        try edit.createPending(
-          self.fileID, in: self.parent.fileID,
-          owner: try self.request.writer(), change: change, operation: self.request.operation)
+    /// Seals a piece, while the one before it is committed.
+    private mutating func addPiece(_ piece: ArraySlice<UInt8>) async throws(FilesystemError) {
+      let present = self
+      async let storing = present.storing()
+      var next = FileContent.Change(content: self.change.content, tree: self.change.tree)
+      // What goes on at the end needs nothing of the tree that is only being stored: that part of it is kept.
+      next.tree.forgetUnchangedNodes()
+      var failure: FilesystemError?
+      do throws(FilesystemError) {
+        try await self.filesystem.content.write(
+          piece, at: next.content.size, to: &next, key: self.key, version: self.stored?.version)
+        next.sealTree()
+      } catch {
+        failure = error
       }
-      guard let record = try await self.filesystem.commit(&edit)?[self.fileID] else { throw .contended }
-      self.stored = record
-      change.tree.forgetUnchangedNodes()
-      self.change = FileContent.Change(content: record.content.part, tree: change.tree)
+      // First what came of the piece before, so that it is known what there is to be removed.
+      self.stored = try await storing.get()
+      if let failure { throw failure }
+      self.change = next
+      self.isSealed = true
+    }
+
+    /// Commits the piece that is sealed, if there is one.
+    private mutating func store() async throws(FilesystemError) {
+      self.stored = try await self.storing().get()
+      self.change.blocks = Commit.Blocks()
+      self.isSealed = false
+    }
+
+    /// The record that the inode has when the sealed piece is durable.
+    private func storing() async -> Result<InodeRecord?, FilesystemError> {
+      guard self.isSealed else { return .success(self.stored) }
+      var edit = Edit(self.filesystem, caller: self.request.caller)
+      do throws(FilesystemError) {
+        if let stored = self.stored {
+          var draft = Edit.Draft(stored)
+          edit.setContent(of: &draft, to: self.change)
+          edit.put(draft)
+        } else {
+          try edit.createPending(
+            self.fileID, in: self.parent.fileID,
+            owner: try self.request.writer(), change: self.change, operation: self.request.operation)
+        }
+        guard let record = try await self.filesystem.commit(&edit)?[self.fileID] else { return .failure(.contended) }
+        return .success(record)
+      } catch {
+        return .failure(error)
+      }
     }
 
     /// Gives the content its name, in place of what had it, in one commit. Durable when it returns.
     ///
     /// - Parameter modified: a modification time to set.
     package mutating func finish(modified: Int64?) async throws(FilesystemError) -> FileInfo {
+      try await self.store()
       var change = self.change
       if !self.buffer.isEmpty {
         try await self.filesystem.content.write(

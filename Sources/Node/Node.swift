@@ -20,9 +20,9 @@ internal import UnixSignals
 /// A running node: opens the store, puts the sector service over it and the filesystem service over that, and serves
 /// both, with health and reflection, until it is told to stop.
 package struct Node: Sendable {
-  private let directory: NodeDirectory
+  let directory: NodeDirectory
   private let configuration: NodeConfiguration
-  private let logger: Logger
+  let logger: Logger
   /// The store's files; another layer in tests.
   private let files: any FileLayer
 
@@ -83,13 +83,21 @@ package struct Node: Sendable {
       while end.beginAgain() {
         try place.settle()
         let surroundings = Surroundings(
-          identity: identity, generation: generation, place: place, pool: pool, eventLoops: eventLoops, end: end,
-          metrics: metrics, start: start)
-        if place.hasStore {
-          try await self.serve(surroundings, whenReady)
-        } else {
-          try await self.join(surroundings)
+          identity: identity, generation: generation, place: place,
+          warrants: WarrantFile(
+            path: self.directory.warrant(generation: generation.rawValue), root: identity.root,
+            generation: generation.rawValue), pool: pool, eventLoops: eventLoops, end: end, metrics: metrics,
+          start: start)
+        do {
+          if place.hasStore {
+            try await self.serve(surroundings, whenReady)
+          } else {
+            try await self.join(surroundings)
+          }
+        } catch {
+          try await self.outlive(error, surroundings)
         }
+        if end.reason == .storeDamaged { try self.setAside(place) }
         if end.reason == nil || Task.isCancelled { break }
       }
       result = .success(())
@@ -113,11 +121,78 @@ package struct Node: Sendable {
     return .root
   }
 
+  // MARK: A damaged store
+
+  /// After a store was found damaged, in opening or later: has the process come back with a new store, if the cluster
+  /// does without this one. Rethrows the error otherwise.
+  private func outlive(_ error: any Error, _ surroundings: Surroundings) async throws {
+    // It was released already, and what happens to the store now does not matter.
+    if surroundings.end.reason == .storeDamaged { return }
+    guard surroundings.end.reason == nil, let damage = StoreDamage.found(in: error) else { throw error }
+    let members = MemberList.read(self.directory)
+    guard !members.isEmpty else { throw error }
+    let kept = surroundings.place.setAside.filter { $0.contains(".damaged-") }
+    guard kept.count < StorePlace.setAsideMax else {
+      self.logger.error(
+        "the store is damaged, and as many as there may be are set aside already: remove those that are not needed",
+        metadata: ["damage": "\(damage)", "stores": "\(kept.joined(separator: " "))"])
+      throw error
+    }
+    self.logger.error(
+      "the store is damaged: asking the other members whether they do without it", metadata: ["damage": "\(damage)"])
+    // Who of the members it was, the leader knows by the path.
+    let release = StoreRelease(
+      generation: surroundings.generation, member: nil, dialer: try self.dialer(surroundings))
+    let (isGranted, why) = await self.wait(for: release, members, surroundings.end)
+    guard isGranted else {
+      self.logger.error("the cluster does not do without the store", metadata: ["why": "\(why)"])
+      throw error
+    }
+    surroundings.end.request(.storeDamaged)
+  }
+
+  /// Asks again and again, as the others may just be starting, too; until the node is to stop or the time is up.
+  private func wait(
+    for release: StoreRelease, _ members: [SectorLeader], _ end: NodeEnd
+  ) async -> (isGranted: Bool, why: String) {
+    await withTaskGroup(of: (Bool, String).self) { group in
+      group.addTask {
+        let deadline = ContinuousClock.now + Self.releasePatience
+        var why = ""
+        repeat {
+          switch await release.ask(members) {
+          case .granted: return (true, "")
+          case .refused(let reason): why = reason
+          }
+          try? await Task.sleep(for: .seconds(1))
+        } while ContinuousClock.now < deadline && !Task.isCancelled
+        return (false, why)
+      }
+      group.addTask {
+        await end.wait()
+        return (false, "the node stops")
+      }
+      defer { group.cancelAll() }
+      return await group.next() ?? (false, "")
+    }
+  }
+
+  private static let releasePatience = Duration.seconds(40)
+
+  private func setAside(_ place: StorePlace) throws(NodeError) {
+    guard place.hasStore else { return }
+    let path = try place.setAside("damaged")
+    self.logger.warning(
+      "the damaged store is set aside, and a new one comes from the other members; remove the old one in time",
+      metadata: ["store": "\(path)"])
+  }
+
   /// What all that runs here shares.
   struct Surroundings: Sendable {
     let identity: NodeDirectory.Identity
     let generation: Generation
     let place: StorePlace
+    let warrants: WarrantFile
     let pool: NIOThreadPool
     let eventLoops: MultiThreadedEventLoopGroup
     let end: NodeEnd
@@ -130,12 +205,14 @@ package struct Node: Sendable {
   private func serve(
     _ surroundings: Surroundings, _ whenReady: @escaping @Sendable (Readiness) -> Void
   ) async throws {
-    let store = try await self.openStore(surroundings.generation, surroundings.pool)
+    guard let store = try await self.openStore(surroundings) else { return surroundings.end.request(.warrant) }
     let services: [any ServiceLifecycle.Service]
     do {
       services = try await self.makeServices(store, surroundings, whenReady)
     } catch {
+      let damage = StoreDamage.found(in: store)
       try? await store.close()
+      if StoreDamage.found(in: error) == nil, let damage { throw NodeError.storeDamaged(damage) }
       throw error
     }
     // The last to start, and so the first to end.
@@ -144,13 +221,15 @@ package struct Node: Sendable {
 
   // MARK: Parts
 
-  private func openStore(_ generation: Generation, _ pool: NIOThreadPool) async throws -> SectorStore {
+  func openStore(
+    _ generation: Generation, _ pool: NIOThreadPool, appliesLog: Bool = false
+  ) async throws -> SectorStore {
     let place = self.directory.store(generation: generation.rawValue)
     var configuration = StoreConfiguration(generation: generation.rawValue)
     configuration.checkpointBytes = self.configuration.checkpointBytes
     let (opening, files) = (configuration, self.files)
     let result = try await pool.runIfActive {
-      Result { () throws(StoreError) in try SectorStore.open(at: place, opening, files: files, appliesLog: false) }
+      Result { () throws(StoreError) in try SectorStore.open(at: place, opening, files: files, appliesLog: appliesLog) }
     }
     let store: SectorStore
     do { store = try result.get() } catch { throw NodeError.store(place, error) }
@@ -166,18 +245,24 @@ package struct Node: Sendable {
     let sectors: SectorGroup
     let filesystem: Filesystem
     let connections: MemberConnections
+    let lives: LifeGuard
     let dialer: Dialer
     let inbox: MemberInbox
+    let healer: SectorHealer
   }
 
-  private func makeParts(_ store: SectorStore, _ surroundings: Surroundings) async throws -> Parts {
+  private func makeParts(
+    _ store: SectorStore, _ surroundings: Surroundings, _ lifeEnd: LifeEnd
+  ) async throws -> Parts {
     let identity = surroundings.identity
     guard let member = store.configuration.memberID else { throw NodeError.inconsistent("the store has no member id") }
     let inbox = MemberInbox()
     let dialer = try self.dialer(surroundings)
+    let lives = LifeGuard(
+      generation: surroundings.generation.rawValue, life: try GroupLife(of: store, root: identity.root),
+      root: identity.root, heard: { lifeEnd.giveUp($0) { inbox.stop() } })
     let connections = MemberConnections(
-      member: MemberID(member), generation: surroundings.generation.rawValue, dialer: dialer,
-      receiver: inbox.receiver)
+      member: MemberID(member), lives: lives, dialer: dialer, receiver: inbox.receiver)
     let sectors = try await SectorGroup(
       store: store, generation: Generation(store.configuration.generation),
       sectorSize: store.configuration.sectorSize,
@@ -185,6 +270,12 @@ package struct Node: Sendable {
       verifier: ChainVerifier(root: identity.root), signatures: SignatureCache(), now: WallClock.nanoseconds,
       timing: self.configuration.timing, transport: connections)
     inbox.connect(sectors.replica)
+    let source = BlockSource(generation: surroundings.generation.rawValue, dialer: dialer)
+    let healer = SectorHealer(
+      store: store, peers: { [weak sectors] in sectors.map { SectorHealer.peers(of: $0) } ?? [] },
+      fetch: { blocks, peer in try await source.fetch(blocks, from: peer) })
+    // What the filesystem service reads first may be damaged, too.
+    sectors.setHealer(healer)
     for file in sectors.credentials.damaged {
       self.logger.error(
         "a credential file is damaged: whoever it belongs to can not connect", metadata: ["file": "\(file)"])
@@ -199,7 +290,9 @@ package struct Node: Sendable {
         self.logger.info("removed unfinished files of the last run", metadata: ["count": "\(removed)"])
       }
     }
-    return Parts(sectors: sectors, filesystem: filesystem, connections: connections, dialer: dialer, inbox: inbox)
+    return Parts(
+      sectors: sectors, filesystem: filesystem, connections: connections, lives: lives, dialer: dialer, inbox: inbox,
+      healer: healer)
   }
 
   private func dialer(_ surroundings: Surroundings) throws -> Dialer {
@@ -230,7 +323,11 @@ package struct Node: Sendable {
     _ store: SectorStore, _ surroundings: Surroundings, _ whenReady: @escaping @Sendable (Readiness) -> Void
   ) async throws -> [any ServiceLifecycle.Service] {
     let identity = surroundings.identity
-    let parts = try await self.makeParts(store, surroundings)
+    let health = HealthState()
+    let lifeEnd = LifeEnd(
+      warrants: surroundings.warrants, health: health, end: surroundings.end, logger: self.logger)
+    let parts = try await self.makeParts(store, surroundings, lifeEnd)
+    let scrub = self.scrubKeeper(parts, surroundings)
     let own = identity.credential.keyID
     let credentials = parts.sectors.credentials
     let security = try TransportSecurity(
@@ -241,14 +338,15 @@ package struct Node: Sendable {
     let transport = try NodeServerTransport(
       security: security, listeningOn: [self.configuration.listen], group: surroundings.eventLoops,
       limits: self.configuration.limits, logger: self.logger)
-    let health = HealthState()
     let server = GRPCServer(
-      transport: transport, services: try self.handlers(parts, surroundings, health),
-      interceptors: [CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger)])
+      transport: transport, services: try self.handlers(parts, surroundings, health, lifeEnd, scrub),
+      interceptors: Self.life(parts.sectors) + [
+        CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger),
+      ])
     var services: [any ServiceLifecycle.Service] = [
       StoreKeeper(store: store, replica: parts.sectors.replica, health: health, logger: self.logger)
     ]
-    services += self.metricsServices(surroundings, transport, group: parts.sectors)
+    services += self.metricsServices(surroundings, transport, group: parts.sectors, scrub: scrub)
     services += [
       MemberTraffic(connections: parts.connections),
       CertificateWatch(credential: identity.credential, logger: self.logger),
@@ -263,14 +361,21 @@ package struct Node: Sendable {
               domain: identity.credential.domain, process: identity.credential.path, addresses: addresses))
         }),
       GroupKeeper(
-        group: parts.sectors, connections: parts.connections, dialer: parts.dialer, logger: self.logger),
+        group: parts.sectors, connections: parts.connections, lives: parts.lives, dialer: parts.dialer,
+        members: MemberList(self.directory, logger: self.logger), logger: self.logger),
+      scrub,
       LeadershipHandover(replica: parts.sectors.replica),
     ]
     return services
   }
 
+  /// What tells clients of the life of the cluster, after the first one.
+  private static func life(_ group: SectorGroup) -> [any ServerInterceptor] {
+    group.life.warrant.map { [LifeInterceptor($0)] } ?? []
+  }
+
   private func handlers(
-    _ parts: Parts, _ surroundings: Surroundings, _ health: HealthState
+    _ parts: Parts, _ surroundings: Surroundings, _ health: HealthState, _ lifeEnd: LifeEnd, _ scrub: ScrubKeeper
   ) throws -> [any RegistrableRPCService] {
     let identity = surroundings.identity
     let hosted = [Blocktree_V1_SectorService.descriptor, Blocktree_V1_FilesystemService.descriptor]
@@ -286,26 +391,41 @@ package struct Node: Sendable {
       FilesystemServiceHandler(parts.filesystem, introduction: introduction),
       HealthService(state: health, services: Set(hosted)),
       ReflectionService(index: try SchemaIndex(SchemaDescriptors.fileSet), services: (hosted + own).sorted()),
-    ] + self.memberServices(parts, surroundings)
+    ] + self.memberServices(parts, surroundings, lifeEnd, scrub)
+  }
+
+  private func scrubKeeper(_ parts: Parts, _ surroundings: Surroundings) -> ScrubKeeper {
+    ScrubKeeper(
+      group: parts.sectors, healer: parts.healer,
+      release: StoreRelease(
+        generation: surroundings.generation, member: parts.sectors.replica.member, dialer: parts.dialer),
+      place: surroundings.place, end: surroundings.end, pace: self.configuration.scrub, directory: self.directory,
+      logger: self.logger)
   }
 
   /// What other members call.
-  private func memberServices(_ parts: Parts, _ surroundings: Surroundings) -> [any RegistrableRPCService] {
-    let group = parts.sectors
+  private func memberServices(
+    _ parts: Parts, _ surroundings: Surroundings, _ lifeEnd: LifeEnd, _ scrub: ScrubKeeper
+  ) -> [any RegistrableRPCService] {
+    let (group, inbox) = (parts.sectors, parts.inbox)
     let identity: @Sendable () -> MemberIdentity? = {
       MemberIdentity(
-        generation: group.generation.rawValue, member: group.replica.member, incarnation: GroupIncarnation(1),
-        lastLogIndex: group.replica.status.persisted)
+        generation: group.generation.rawValue, member: group.replica.member, incarnation: group.life.incarnation,
+        warrant: group.life.warrant?.bytes ?? [], lastLogIndex: group.replica.status.persisted)
     }
-    let configuration = MemberServiceHandler.Configuration(
+    var configuration = MemberServiceHandler.Configuration(
       generation: group.generation.rawValue, store: group.store.configuration, identity: identity,
-      admits: { group.isMember($0) }, memberID: { group.member(at: $0) })
+      admits: { group.isMember($0) }, memberID: { group.member(at: $0) }, lives: parts.lives)
+    configuration.release = { path, member in try await group.release(path, member: member) }
     return [
-      ClusterServiceHandler(group),
+      RepairServiceHandler(group),
+      ClusterServiceHandler(group, upkeep: scrub) { warrant in
+        try await surroundings.pool.runIfActive { try lifeEnd.begin(warrant) { inbox.stop() } }
+      },
       BackupServiceHandler(group),
       MemberServiceHandler(configuration, receiver: parts.inbox.receiver),
       self.snapshotService(
-        surroundings, configuration,
+        surroundings, configuration, parts.lives,
         wants: { index, term in group.replica.lacks(index, term: term) },
         hardState: {
           // From now on it promises nothing that the new store would not know of. That waits for a thread.
@@ -327,7 +447,7 @@ package struct Node: Sendable {
 
   /// Takes a snapshot of another member in, and has the node begin again with it.
   private func snapshotService(
-    _ surroundings: Surroundings, _ member: MemberServiceHandler.Configuration,
+    _ surroundings: Surroundings, _ member: MemberServiceHandler.Configuration, _ lives: LifeGuard,
     wants: @escaping @Sendable (StoreLogIndex, UInt64) -> Bool,
     hardState: @escaping @Sendable () async -> LogHardState
   ) -> any RegistrableRPCService {
@@ -340,7 +460,8 @@ package struct Node: Sendable {
     let inbox = SnapshotInbox(configuration)
     return SnapshotServiceHandler(
       SnapshotServiceHandler.Configuration(
-        identity: member.identity, admits: member.admits, memberID: member.memberID, inbox: { inbox }))
+        identity: member.identity, admits: member.admits, memberID: member.memberID, inbox: { inbox },
+        lives: lives))
   }
 
   // MARK: Joining
@@ -365,26 +486,33 @@ package struct Node: Sendable {
     var store = StoreConfiguration(generation: surroundings.generation.rawValue)
     let member = UInt64.random(in: 1 ... .max)
     store.memberID = member
+    let lives = LifeGuard(
+      generation: surroundings.generation.rawValue, life: GroupLife(try surroundings.warrants.read()),
+      root: identity.root, hasStore: false,
+      heard: { warrant in
+        // Should that fail, it is told again.
+        _ = WorkerThread.start { try? surroundings.warrants.note(warrant) }
+      })
     let configuration = MemberServiceHandler.Configuration(
       generation: surroundings.generation.rawValue, store: store,
       identity: {
         MemberIdentity(
-          generation: surroundings.generation.rawValue, member: MemberID(member), incarnation: GroupIncarnation(1),
+          generation: surroundings.generation.rawValue, member: MemberID(member), incarnation: GroupIncarnation(0),
           lastLogIndex: .zero)
-      }, admits: admits, memberID: { _ in nil })
+      }, admits: admits, memberID: { _ in nil }, lives: lives)
     let server = GRPCServer(
       transport: transport,
       services: [
         MemberServiceHandler(configuration, receiver: MemberInbox().receiver),
         self.snapshotService(
-          surroundings, configuration, wants: { _, _ in true }, hardState: { LogHardState() }),
+          surroundings, configuration, lives, wants: { _, _ in true }, hardState: { LogHardState() }),
         HealthService(state: health, services: []),
       ], interceptors: [CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger)])
     self.logger.notice(
       "there is no store here yet: waiting to be made a member of the cluster, and to be sent one",
       metadata: ["process": "\(own)"])
     try await self.run(
-      self.metricsServices(surroundings, transport, group: nil) + [
+      self.metricsServices(surroundings, transport, group: nil, scrub: nil) + [
         Serving(
           server: server, transport: transport, health: health, listen: self.configuration.listen,
           process: identity.credential.domainPath, logger: self.logger, whenReady: { _ in }),
@@ -396,12 +524,12 @@ package struct Node: Sendable {
 
   /// Nothing, unless metrics are to be read somewhere. They can be read as long as calls are answered.
   private func metricsServices(
-    _ surroundings: Surroundings, _ transport: NodeServerTransport, group: SectorGroup?
+    _ surroundings: Surroundings, _ transport: NodeServerTransport, group: SectorGroup?, scrub: ScrubKeeper?
   ) -> [any ServiceLifecycle.Service] {
     guard let listen = self.configuration.metricsListen else { return [] }
     let metrics = NodeMetrics(
       registry: surroundings.metrics, start: surroundings.start, process: surroundings.identity.credential.domainPath,
-      connections: transport.connections, group: group)
+      connections: transport.connections, group: group, scrub: scrub)
     let endpoint = MetricsEndpoint(
       listen: listen, eventLoops: surroundings.eventLoops, pool: surroundings.pool, logger: self.logger,
       text: metrics.text)

@@ -30,10 +30,13 @@ package struct NodeConfiguration: Sendable {
   /// `shutdown.graceSeconds`: how long calls may go on after SIGTERM.
   package var grace = Duration.seconds(10)
   /// `store.checkpointBytes`: a checkpoint begins when the log has grown by so much.
-  package var checkpointBytes = 16 << 20
+  package var checkpointBytes = 64 << 20
   /// `cluster.heartbeatMilliseconds`: how often the leader of a cluster is heard. An election begins when it was not
   /// for 5 to 10 times as long. The same on all members.
   package var timing = GroupTiming()
+  /// `scrub.rateBytes`: how many bytes of the store are verified in a second, in the background; 0 for none.
+  /// `scrub.intervalHours`: from the end of a pass over all of it to the beginning of the next.
+  var scrub = ScrubKeeper.Pace(rate: 8 << 20, rest: .seconds(168 * 3_600))
   /// `limits.…`: connections, handshakes, handshakeSeconds, idleSeconds, messageBytes, streamsPerConnection.
   package var limits = TransportLimits()
 
@@ -75,6 +78,12 @@ package struct NodeConfiguration: Sendable {
     if let milliseconds = try await Self.number("cluster.heartbeatMilliseconds", reader, in: 5...10_000) {
       self.timing.heartbeatInterval = .milliseconds(milliseconds)
       self.timing.electionTimeout = .milliseconds(5 * milliseconds)...(.milliseconds(10 * milliseconds))
+    }
+    if let rate = try await Self.number("scrub.rateBytes", reader, in: 0...(1 << 40)) {
+      self.scrub.rate = UInt64(rate)
+    }
+    if let hours = try await Self.number("scrub.intervalHours", reader, in: 1...8_760) {
+      self.scrub.rest = .seconds(hours * 3_600)
     }
     try await self.readLimits(reader)
     self.metricsListen = try await Self.metricsAddress(reader)

@@ -13,6 +13,9 @@ internal import Trust
 /// | `credential` | this process's credential file |
 /// | `node.json` | what the node is, and settings |
 /// | `generation-1` | the store of the sectors |
+/// | `warrant-1` | the latest warrant of recovery that it knows of, once there was one |
+/// | `members.json` | the other members of the cluster, for when the store can not tell |
+/// | `scrub.json` | how far the store was verified |
 /// | `profile` | the person's profile, after `init` |
 package struct NodeDirectory: Sendable {
   package let path: String
@@ -27,7 +30,10 @@ package struct NodeDirectory: Sendable {
   package var credential: String { "\(self.path)/credential" }
   package var description: String { "\(self.path)/node.json" }
   package var profile: String { "\(self.path)/profile" }
+  package var members: String { "\(self.path)/members.json" }
+  package var scrub: String { "\(self.path)/scrub.json" }
   package func store(generation: UInt64) -> String { "\(self.path)/generation-\(generation)" }
+  package func warrant(generation: UInt64) -> String { "\(self.path)/warrant-\(generation)" }
 
   /// Who a process is, with all that proves it verified.
   struct Identity: Sendable {

@@ -32,6 +32,8 @@ package enum NodeError: Error, Sendable {
   case store(String, StoreError)
   /// The store failed while it ran, and the node stopped.
   case storeFailed(String)
+  /// The store met damage while it ran, and the node stopped. Says where.
+  case storeDamaged(String)
   /// What the store holds does not fit the node.
   case inconsistent(String)
   /// The process is a member of no cluster that this release can run.
@@ -69,6 +71,8 @@ extension NodeError: CustomStringConvertible {
     case .store(let path, let error): "\(path) can not be opened: \(error)"
     case .storeFailed(let why):
       "the store failed, and the node stopped so that nothing wrong is served: \(why); check the disk, then start again"
+    case .storeDamaged(let place):
+      "the store is damaged, and the node stopped so that nothing wrong is served: \(place)"
     case .inconsistent(let why): "the node's files do not fit one another: \(why)"
     case .notFirstMember(let path):
       "\(path) is no member of the root directory's cluster, the only one that this release runs: it needs a "

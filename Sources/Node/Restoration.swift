@@ -4,6 +4,7 @@ package import BlocktreeClient
 internal import BlocktreeSchema
 internal import FoundationEssentials
 internal import Inodes
+internal import Raft
 internal import SectorStore
 internal import Sectors
 internal import SwiftProtobuf
@@ -21,23 +22,33 @@ package import Trust
 /// credential; there must be no store. The store gets its name when all of it is on the disk and has been checked, so
 /// whatever happens before leaves the node without one.
 ///
-/// What the cluster did after the backup is lost. The other processes of the cluster must not run with the stores that
-/// they had: they are members of another history. Without their stores they join again by themselves.
+/// What the cluster did after the backup is lost. The other processes of the cluster must not go on with the stores that
+/// they had: they are members of another history. With the root principal's key the restored store begins another life
+/// of the cluster, and they give up theirs when they meet it. Without the key nothing but a jump of the term keeps them
+/// apart: their stores have to be moved away first. Without stores they join again by themselves.
 package struct Restoration: Sendable {
   private let directory: NodeDirectory
+  /// The root principal's key file; nil to stay in the life that the backup is of.
+  private let rootKey: String?
 
   package struct Result: Sendable {
     /// What it was made of.
     package let backup: BackupSummary
     /// The process that is the cluster's only member now.
     package let process: TreePath
+    /// The incarnation of the cluster that it begins; nil where it stays in the one that the backup is of.
+    package let incarnation: UInt64?
   }
 
   /// Terms that the members left behind may have reached since the backup, with room to spare.
   private static let termGap: UInt64 = 1 << 32
   private static let termMax: UInt64 = 1 << 60
 
-  package init(_ directory: NodeDirectory) { self.directory = directory }
+  /// - Parameter rootKey: the root principal's key file; nil to stay in the life that the backup is of.
+  package init(_ directory: NodeDirectory, rootKey: String? = nil) {
+    self.directory = directory
+    self.rootKey = rootKey
+  }
 
   /// - Parameter path: the backup file; `-` for standard input.
   package func run(backup path: String) async throws -> Result {
@@ -49,20 +60,29 @@ package struct Restoration: Sendable {
     for taken in [place, place + ".incoming"] where OwnerFiles.exists(taken) {
       throw NodeError.restoring("\(taken) exists; stop the node and move it away first")
     }
+    let warrants = WarrantFile(
+      path: self.directory.warrant(generation: generation), root: identity.root, generation: generation)
+    let rootKeys = try self.rootKeys()
     let temporary = place + ".restoring"
     OwnerFiles.removeTree(temporary)
     do {
       let (backup, term) = try await LocalFile.onThread {
         try Self.load(path, into: temporary, generation: generation, domain: identity.credential.domain)
       }
-      try await Self.refound(temporary, place, identity.credential, term: term)
+      let warrant = try await Self.refound(
+        temporary, identity, term: term, known: try warrants.read(), key: rootKeys?.signing)
       guard rename(temporary, place) == 0 else { throw OwnerFiles.failure("rename", place) }
       try OwnerFiles.synchronize(directory: self.directory.path)
-      return Result(backup: backup, process: identity.credential.path)
+      return Result(backup: backup, process: identity.credential.path, incarnation: warrant?.incarnation)
     } catch {
       OwnerFiles.removeTree(temporary)
       throw Self.explained(error, path, place)
     }
+  }
+
+  private func rootKeys() throws(NodeError) -> PrincipalKeys? {
+    guard let rootKey else { return nil }
+    do { return try KeyFile.load(from: rootKey) } catch { throw .keyFile(rootKey, error) }
   }
 
   /// Imports all of the file. Returns the term that the new cluster begins with.
@@ -100,9 +120,14 @@ package struct Restoration: Sendable {
     return (summary, term)
   }
 
+  /// - Parameters:
+  ///   - known: the latest recovery that this process knows of.
+  ///   - key: the root principal's; nil where it is not at hand.
+  /// - Returns: what begins another life of the cluster; nil without the key.
   private static func refound(
-    _ directory: String, _ place: String, _ credential: Credential, term: UInt64
-  ) async throws {
+    _ directory: String, _ identity: NodeDirectory.Identity, term: UInt64, known: RecoveryWarrant?, key: SigningKey?
+  ) async throws -> RecoveryWarrant? {
+    let credential = identity.credential
     let store = try await LocalFile.onThread { try SectorStore.open(at: directory) }
     do {
       let isKnown = try await store.perform { () throws(StoreError) in try SectorGroup.hosts(store, credential) }
@@ -111,8 +136,26 @@ package struct Restoration: Sendable {
           "the backup does not know the credential of this node (\(credential.path)); "
             + "restore at a process that it knows")
       }
-      try await SectorGroup.refound(store, as: credential.path, term: term)
+      let life = try GroupLife(of: store, root: identity.root)
+      var warrant: RecoveryWarrant?
+      if let key {
+        let incarnation = max(life.incarnation.rawValue, known?.incarnation ?? 1) + 1
+        do {
+          warrant = try RecoveryWarrant(
+            signedBy: key, root: identity.root, generation: store.configuration.generation, incarnation: incarnation,
+            process: credential.path, member: store.configuration.memberID ?? 0,
+            issuedAtMilliseconds: WallClock.milliseconds())
+        } catch {
+          throw NodeError.restoring("the key is not that of the domain's root principal")
+        }
+      } else if GroupLife(known).supersedes(life) {
+        throw NodeError.restoring(
+          "the backup is older than the last recovery of the cluster: to go back behind that takes the root "
+            + "principal's key (--root-key)")
+      }
+      try await SectorGroup.refound(store, as: credential.path, term: term, warrant: warrant)
       try await store.close()
+      return warrant
     } catch {
       store.abandon()
       throw error

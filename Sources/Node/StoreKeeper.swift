@@ -25,7 +25,7 @@ struct StoreKeeper: ServiceLifecycle.Service {
       self.logger.critical("the store failed", metadata: ["error": "\(failure)"])
       self.store.abandon()
       await self.replica.ended()
-      throw NodeError.storeFailed("\(failure)")
+      throw self.store.fatalDamage.map { NodeError.storeDamaged("\($0)") } ?? NodeError.storeFailed("\(failure)")
     }
     do {
       try await self.store.close()

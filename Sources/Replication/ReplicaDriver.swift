@@ -244,6 +244,8 @@ package final class ReplicaDriver: Sendable {
 
   /// What is done when the lock is free again.
   struct Aftermath {
+    /// Entries through here are to be applied.
+    var apply: StoreLogIndex?
     var results: [(pending: PendingChange, result: Result<StoreLogIndex, StoreError>)] = []
     var reads: [(waiter: ReadWaiter, result: Result<Void, StoreError>)] = []
     var transfers: [(continuation: CheckedContinuation<TransferResult, Never>, result: TransferResult)] = []
@@ -257,6 +259,8 @@ package final class ReplicaDriver: Sendable {
 
   func conclude(_ aftermath: Aftermath) {
     if let fault = aftermath.fault { self.end(fault) }
+    // First, as somebody waits for it, and often it is done here and now.
+    if let index = aftermath.apply { self.store.apply(through: index) }
     for waiter in aftermath.leaderWaiters { waiter.resume() }
     for item in aftermath.results { item.pending.complete(item.result) }
     for read in aftermath.reads { read.waiter.continuation.resume(returning: read.result) }
@@ -280,7 +284,7 @@ package final class ReplicaDriver: Sendable {
           aftermath.fault = .failed("the payload of an entry is missing")
           return aftermath
         }
-      case .apply(let index): self.store.apply(through: StoreLogIndex(index.rawValue))
+      case .apply(let index): aftermath.apply = StoreLogIndex(index.rawValue)
       case .accepted, .rejected: break  // Seen to by whoever proposed.
       case .readReady(let id, let index):
         guard let waiter = state.reads.removeValue(forKey: id) else { continue }
@@ -394,10 +398,19 @@ package final class ReplicaDriver: Sendable {
         let payloads = try await self.payloads(of: next)
         self.transport.send(next, payloads: payloads, to: member)
       } catch {
-        // It is sent again later, or a snapshot is: entries may be gone for want of room before the store says so.
-        let compacted = min(self.store.retainedAfter, self.store.appliedIndex).rawValue
-        self.deliver(
-          (error == .entriesGone ? [.compacted(through: Raft.LogIndex(compacted))] : []) + [.unreachable(member)])
+        // It is sent again later, or a snapshot is: entries may be gone for want of room before the store says so, and
+        // what is damaged is as good as gone where the state has it.
+        var gone: StoreLogIndex?
+        switch error {
+        case .entriesGone: gone = self.store.retainedAfter
+        case .damaged:
+          if case .append(let after, let entries, _) = next.body {
+            gone = StoreLogIndex(after.index.rawValue + UInt64(entries.count))
+          }
+        default: break
+        }
+        let compacted = gone.map { Event.compacted(through: Raft.LogIndex(min($0, self.store.appliedIndex).rawValue)) }
+        self.deliver((compacted.map { [$0] } ?? []) + [.unreachable(member)])
       }
     }
   }

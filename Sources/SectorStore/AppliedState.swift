@@ -43,6 +43,9 @@ struct AppliedState: Sendable {
   /// How many hold freed slots back, because they still read what the index referred to when they began.
   private var freedHolds = 0
 
+  /// Whether the next checkpoint is written though the index lacks no entry: see ``rewriteSmall()``.
+  private var isRewriteDue = false
+
   /// Why every call is refused, if so.
   var failure: StoreError?
 
@@ -343,7 +346,8 @@ struct AppliedState: Sendable {
   /// The layer to write to the index, nil where there is nothing to write.
   mutating func freeze() -> Layer? {
     if let frozen = self.frozen { return frozen }
-    guard !self.isCheckpointed else { return nil }
+    guard !self.isCheckpointed || self.isRewriteDue else { return nil }
+    self.isRewriteDue = false
     let frozen = self.active
     self.frozen = frozen
     self.active = Layer()
@@ -352,6 +356,13 @@ struct AppliedState: Sendable {
     self.deadFrozen = self.deadActive
     self.deadActive = FreedSlots()
     return frozen
+  }
+
+  /// Has all sessions and facts written to the index once more with the next checkpoint: all of them are in memory.
+  mutating func rewriteSmall() {
+    self.active.sessions = self.sessions.headers
+    self.active.facts = self.facts
+    self.isRewriteDue = true
   }
 
   /// The frozen layer is in the index. Returns what is not needed any more, to be let go outside of the lock.

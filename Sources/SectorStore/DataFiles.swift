@@ -11,6 +11,8 @@ final class DataFiles: Sendable {
   private let slotsPerFile: Int
   private let growthSlots: Int
   private let opened: Mutex<Opened>
+  /// Files that were written to and not synced: of entries whose bytes the log has, too.
+  private let unsynced = Mutex<Set<Int>>([])
 
   private struct Opened {
     var files: [any StoreFile] = []
@@ -76,6 +78,22 @@ final class DataFiles: Sendable {
     let position = Int(slot) % self.slotsPerFile
     guard let file = self.opened.withLock({ number < $0.files.count ? $0.files[number] : nil }) else { return nil }
     return (file, number, UInt64(position * self.slotBytes), self.slotsPerFile - position)
+  }
+
+  /// Remembers that a file has what only ``syncWritten()`` makes durable. To be called when it was written: before, a
+  /// checkpoint could sync too early.
+  func noteWritten(_ number: Int) { self.unsynced.withLock { _ = $0.insert(number) } }
+
+  /// Waits until the disk has all that ``noteWritten(_:)`` was called for. After a failure nothing is known of it.
+  func syncWritten() throws(FileError) {
+    let numbers = self.unsynced.withLock { numbers in
+      defer { numbers = [] }
+      return numbers
+    }
+    for number in numbers {
+      guard let file = self.opened.withLock({ number < $0.files.count ? $0.files[number] : nil }) else { continue }
+      try file.sync()
+    }
   }
 
   /// Reads blocks, none of them a hole, one after the other, neighbours at once, and checks each. Returns the position

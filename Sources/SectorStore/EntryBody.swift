@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A change as it stands in the log: the bytes of blocks are in the data files, and the entry says in which slots.
+/// A change as it stands in the log: the entry says in which slots the blocks are.
+///
+/// Where a change has few bytes of blocks, they stand in the entry too: it is then durable with the log's sync alone, and
+/// the slots are written when it is applied and synced before the next checkpoint. Many bytes go to the slots at once,
+/// and are there before the entry is in the log, so that they are written only once.
 struct EntryBody: Sendable {
   var conditions: [Change.Condition] = []
   var records: [RecordChange] = []
@@ -11,6 +15,8 @@ struct EntryBody: Sendable {
   var certificates: [Change.Certificate] = []
   var facts: [Change.Fact] = []
   var extra: [UInt8] = []
+  /// The bytes of each of `blocks`, where they stand in the entry; empty where they are in the slots already.
+  var inlined: [ArraySlice<UInt8>] = []
 
   /// Consecutive blocks and their slots.
   struct PlacedBlocks: Sendable {
@@ -23,6 +29,19 @@ struct EntryBody: Sendable {
 
   /// 1 had no conditions: they had been checked before.
   private static let version: UInt8 = 2
+  /// The same, with the bytes of the blocks at the end.
+  private static let versionInlined: UInt8 = 3
+
+  /// The bytes of blocks that a change may have for them to stand in the entry: what costs less than another sync.
+  static let inlinedBytesMax = 64 << 10
+
+  /// Whether the bytes of a change's blocks stand in its entry.
+  static func isInlined(_ change: Change, _ configuration: StoreConfiguration) -> Bool {
+    let blockBytes = QueuedWork.blockBytes(change)
+    guard blockBytes > 0, blockBytes <= self.inlinedBytesMax else { return false }
+    let payloadMax = SegmentedLog.payloadBytesMax(segmentBytes: configuration.segmentBytes)
+    return self.byteCountMax(of: change) + blockBytes + change.blocks.count * 4 <= payloadMax
+  }
 
   init(_ change: Change, blocks: [PlacedBlocks]) {
     self.conditions = change.conditions
@@ -55,8 +74,8 @@ struct EntryBody: Sendable {
 
   func encoded() -> [UInt8] {
     var writer = ByteWriter()
-    writer.bytes.reserveCapacity(1_024)
-    writer.append(Self.version)
+    writer.bytes.reserveCapacity(1_024 + self.inlined.reduce(0) { $0 + $1.count })
+    writer.append(self.inlined.isEmpty ? Self.version : Self.versionInlined)
     writer.append(UInt32(self.conditions.count))
     for condition in self.conditions { Self.append(condition, to: &writer) }
     writer.append(UInt32(self.records.count))
@@ -92,6 +111,7 @@ struct EntryBody: Sendable {
       writer.append(counted: fact.value)
     }
     writer.append(counted: self.extra)
+    for bytes in self.inlined { writer.append(counted: bytes) }
     return writer.bytes
   }
 
@@ -100,7 +120,7 @@ struct EntryBody: Sendable {
     var reader = ByteReader(bytes)
     do throws(ByteReader.Malformed) {
       let version: UInt8 = try reader.read()
-      guard version == 1 || version == Self.version else { return nil }
+      guard version >= 1, version <= Self.versionInlined else { return nil }
       if version > 1 {
         for _ in 0..<(try reader.readCount(itemSize: 9)) { self.conditions.append(try Self.condition(&reader)) }
       }
@@ -131,6 +151,9 @@ struct EntryBody: Sendable {
         self.facts.append(.init(key: key, value: try reader.readCounted()))
       }
       self.extra = try reader.readCounted()
+      if version == Self.versionInlined {
+        for _ in self.blocks { self.inlined.append(try reader.readCounted()[...]) }
+      }
       guard reader.isAtEnd else { return nil }
     } catch {
       return nil

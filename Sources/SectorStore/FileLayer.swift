@@ -49,9 +49,14 @@ package protocol StoreFile: AnyObject, Sendable {
   /// Makes the file at least so long, and its blocks taken, so that writing to them needs no room.
   func allocate(byteCount: UInt64) throws(FileError)
   func size() throws(FileError) -> UInt64
+  /// Lets go of what memory holds of these bytes and the disk has, so that they are read from the disk next. What is not
+  /// synced yet stays. A hint: where it can not be done, nothing happens.
+  func dropCached(byteCount: Int, at offset: UInt64)
 }
 
 extension StoreFile {
+  package func dropCached(byteCount: Int, at offset: UInt64) {}
+
   func writeAll(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(FileError) {
     var done = 0
     while done < bytes.count {

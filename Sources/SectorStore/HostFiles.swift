@@ -132,6 +132,10 @@ private final class HostFile: StoreFile {
     if fstat(self.descriptor, &status) != 0 { throw FileError(errno, "fstat") }
     return UInt64(status.st_size)
   }
+
+  func dropCached(byteCount: Int, at offset: UInt64) {
+    _ = posix_fadvise(self.descriptor, off_t(offset), off_t(byteCount), POSIX_FADV_DONTNEED)
+  }
 }
 
 private final class HostLock: FileLock {

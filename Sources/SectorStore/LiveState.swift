@@ -5,6 +5,10 @@ internal import Synchronization
 /// The applied state and the index beneath it: answers what the newest durable state is, from memory where it can.
 final class LiveState: Sendable {
   let state: Mutex<AppliedState>
+  /// What reads and scrubs have found. Under a lock of its own: nothing waits for it.
+  let damage = Mutex(DamageReport())
+  /// The damage that the store failed for, if it was damage.
+  let fatalDamage = Mutex<DamagePlace?>(nil)
   let index: any StoreIndex
 
   init(_ state: AppliedState, index: any StoreIndex) {
@@ -17,10 +21,23 @@ final class LiveState: Sendable {
     if let failure = self.state.withLock({ $0.failure }) { throw failure }
   }
 
+  /// Remembers damage that a read has met.
+  func note(_ error: StoreError) {
+    if case .damaged(let place) = error { self.damage.withLock { $0.note(place) } }
+  }
+
+  /// The same for what `body` throws.
+  private func noting<Value>(_ body: () throws(StoreError) -> Value) throws(StoreError) -> Value {
+    do throws(StoreError) { return try body() } catch {
+      self.note(error)
+      throw error
+    }
+  }
+
   func record(_ inode: UInt64) throws(StoreError) -> StoredRecord? {
     let (found, count) = self.state.withLock { ($0.record(inode), $0.checkpointCount) }
     if case .value(let record) = found { return record }
-    let record = try self.index.record(inode)
+    let record = try self.noting { () throws(StoreError) in try self.index.record(inode) }
     if let record { self.state.withLock { $0.cache(record, checkpointCount: count) } }
     return record
   }
@@ -28,7 +45,7 @@ final class LiveState: Sendable {
   func group(_ key: GroupKey) throws(StoreError) -> BlockGroup? {
     let (found, count) = self.state.withLock { ($0.group(key), $0.checkpointCount) }
     if case .value(let group) = found { return group }
-    let group = try self.index.group(key)
+    let group = try self.noting { () throws(StoreError) in try self.index.group(key) }
     if let group { self.state.withLock { $0.cache(group, key: key, checkpointCount: count) } }
     return group
   }
@@ -50,7 +67,7 @@ final class LiveState: Sendable {
 
   func certificate(_ digest: Digest) throws(StoreError) -> [UInt8]? {
     if let bytes = self.state.withLock({ $0.certificateInLayers(digest) }) { return bytes }
-    return try self.index.certificate(digest)
+    return try self.noting { () throws(StoreError) in try self.index.certificate(digest) }
   }
 
   func inodes(parent: UInt64) throws(StoreError) -> [UInt64] {

@@ -34,6 +34,14 @@ enum LogContent: Sendable {
     }
   }
 
+  /// Whether bytes of blocks that stand in the entry are as many as the blocks take.
+  func isWhole(_ configuration: StoreConfiguration) -> Bool {
+    guard case .change(let body) = self, !body.inlined.isEmpty else { return true }
+    return zip(body.blocks, body.inlined).allSatisfy { placed, bytes in
+      bytes.count == placed.checksums.count * configuration.blockSize(level: placed.level)
+    }
+  }
+
   /// The places of the blocks.
   var blocks: [EntryBody.PlacedBlocks] {
     if case .change(let body) = self { body.blocks } else { [] }

@@ -13,8 +13,8 @@ package struct LogWrite: Sendable {
     }
   }
 
-  /// A number of the caller's, growing from write to write.
-  package var id: UInt64
+  /// A number of the caller's, growing from write to write; nil where nobody waits for just this.
+  package var id: UInt64?
   package var hardState: LogHardState?
   /// Entries from here on go away. None of them has been applied.
   package var truncation: LogIndex?
@@ -23,7 +23,7 @@ package struct LogWrite: Sendable {
   package var entries: [Entry]
 
   package init(
-    id: UInt64, hardState: LogHardState?, truncation: LogIndex?, firstIndex: LogIndex, entries: [Entry]
+    id: UInt64?, hardState: LogHardState?, truncation: LogIndex?, firstIndex: LogIndex, entries: [Entry]
   ) {
     self.id = id
     self.hardState = hardState
@@ -43,8 +43,8 @@ package struct AppliedEntry: Sendable {
   package let records: [RecordChange]
 }
 
-/// Whoever decides what stands in the log: the consensus of a group. Everything is called on the store's writing
-/// thread, one after the other, and must not wait.
+/// Whoever decides what stands in the log: the consensus of a group. Calls must not wait. ``applied(_:)`` comes on any
+/// thread, one call after the other; everything else on the store's writing thread.
 package protocol LogOwner: AnyObject, Sendable {
   /// All writes through the one with this id are durable.
   func persisted(through id: UInt64)

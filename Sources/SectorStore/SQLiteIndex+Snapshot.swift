@@ -48,7 +48,7 @@ final class SQLiteIndexSnapshot: StoreIndexSnapshot {
     }
   }
 
-  private func read<Value>(_ body: (Database) throws -> Value) throws(StoreError) -> Value {
+  func read<Value>(_ body: (Database) throws -> Value) throws(StoreError) -> Value {
     try self.snapshot.withLock { snapshot throws(StoreError) in
       guard let snapshot else { throw .closed }
       return try translatingErrors { try snapshot.unsafeRead(body) }
@@ -68,6 +68,19 @@ final class SQLiteIndexSnapshot: StoreIndexSnapshot {
     _ kind: SnapshotKind, after cursor: SnapshotCursor?, in database: Database,
     _ body: (IndexRow) throws(StoreError) -> Bool
   ) throws -> Bool {
+    guard let rows = try Self.rows(kind, after: cursor, in: database) else { return true }
+    while let row = try rows.next() {
+      guard try body(Self.row(kind, row)) else { return false }
+    }
+    return true
+  }
+
+  /// The rows of a kind behind a cursor of this kind, in order.
+  ///
+  /// - Parameter all: also results that no open session has.
+  static func rows(
+    _ kind: SnapshotKind, after cursor: SnapshotCursor?, all: Bool = false, in database: Database
+  ) throws -> RowCursor? {
     let sql: String
     var arguments: StatementArguments = []
     // From the very first where there is no cursor, whatever its key.
@@ -99,7 +112,7 @@ final class SQLiteIndexSnapshot: StoreIndexSnapshot {
       arguments = [Data(session)]
     case .result:
       sql = """
-        SELECT r.session, r.sequence, r.result, r.checksum FROM \(Self.resultRows)
+        SELECT r.session, r.sequence, r.result, r.checksum FROM \(all ? "results AS r" : Self.resultRows)
         WHERE (r.session, r.sequence) \(isBehind) (?, ?) ORDER BY r.session, r.sequence
         """
       arguments = [Data(), Int64.min]
@@ -116,16 +129,12 @@ final class SQLiteIndexSnapshot: StoreIndexSnapshot {
       var key = ""
       if case .fact(let last) = cursor { key = last }
       arguments = [Data(key.utf8)]
-    case .end: return true
+    case .end: return nil
     }
-    let rows = try Row.fetchCursor(database.cachedStatement(sql: sql), arguments: arguments)
-    while let row = try rows.next() {
-      guard try body(Self.row(kind, row)) else { return false }
-    }
-    return true
+    return try Row.fetchCursor(database.cachedStatement(sql: sql), arguments: arguments)
   }
 
-  private static func row(_ kind: SnapshotKind, _ row: Row) throws(StoreError) -> IndexRow {
+  static func row(_ kind: SnapshotKind, _ row: Row) throws(StoreError) -> IndexRow {
     switch kind {
     case .record: return .record(try SQLiteIndex.record(row.unsigned(0), row, from: 1))
     case .blocks:

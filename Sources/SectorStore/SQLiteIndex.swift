@@ -10,8 +10,14 @@ internal import Synchronization
 /// Unsigned numbers are stored with their bit pattern as SQLite's signed integers; each row has a checksum over key
 /// and contents.
 package final class SQLiteIndex: StoreIndex {
-  private let database: DatabasePool
-  private let isClosed = Mutex(false)
+  let database: DatabasePool
+  /// SQLite's main file, for ``dropCached()``. Open for as long as SQLite has it open: closing any descriptor of a file
+  /// ends all locks that the process has on it.
+  let file: any StoreFile
+  let path: String
+  /// A check of the structure that is under way.
+  let checking = Mutex<DatabaseSnapshot?>(nil)
+  let isClosed = Mutex(false)
   /// Those given out, so that closing ends them. Ones that were let go are passed over.
   private let snapshots = Mutex<[WeakSnapshot]>([])
 
@@ -23,10 +29,11 @@ package final class SQLiteIndex: StoreIndex {
   package init(path: String) throws(StoreError) {
     do throws(FileError) {
       // SQLite would make it readable for others; its other files take the mode of this one.
-      _ = try HostFiles().open(path, create: true)
+      self.file = try HostFiles().open(path, create: true)
     } catch {
       throw StoreError(error)
     }
+    self.path = path
     var configuration = Configuration()
     configuration.maximumReaderCount = 4
     self.database = try translatingErrors {

@@ -70,6 +70,13 @@ extension SectorStore {
     for _ in 0..<(hadFrozen ? 2 : 1) {
       guard let layer = self.live.state.withLock({ $0.failure == nil ? $0.freeze() : nil }) else { return nil }
       do throws(StoreError) {
+        do throws(FileError) {
+          // The log will not be asked for these bytes any more.
+          try self.sectors.syncWritten()
+          try self.nodes.syncWritten()
+        } catch {
+          throw .failed("\(error)")
+        }
         try self.live.index.write(layer)
       } catch {
         // Without room the layer stays in memory, the log stays, and the next attempt may succeed. Anything else means

@@ -47,13 +47,19 @@ extension SectorStore {
 
   /// Puts a write in the queue: the owner hears of its end. The order of calls is the order on the disk.
   package func write(_ write: LogWrite) throws(StoreError) {
-    let work = QueuedWork(write: write)
-    let wakes = try self.queue.withLock { queue throws(StoreError) in try queue.append(work) }
+    let pieces = QueuedWork.pieces(of: write, self.configuration)
+    let wakes = try self.queue.withLock { queue throws(StoreError) in
+      var wakes = false
+      for piece in pieces where try queue.append(piece) { wakes = true }
+      return wakes
+    }
     if wakes { self.queue.wakeAll() }
   }
 
-  /// Has entries applied, which are durable already; the owner hears of it.
+  /// Has entries applied, which are durable already; the owner hears of it: before this returns, where nothing has to be
+  /// waited for. To be called without a lock that the owner takes then.
   package func apply(through index: LogIndex) {
+    if self.apply(through: index, mayWait: false) { return }
     if self.queue.withLock({ $0.apply(through: index) }) { self.queue.wakeAll() }
   }
 
@@ -108,6 +114,7 @@ extension SectorStore {
       do throws(StoreError) { return try self.read(places, byteCountMax: byteCountMax) } catch {
         // What was read was being used again.
         if range.lowerBound <= self.retainedAfter { throw .entriesGone }
+        self.live.note(error)
         throw error
       }
     }
@@ -120,17 +127,20 @@ extension SectorStore {
     var byteCount = 0
     for place in places {
       let entry = try SegmentedLog.entry(at: place)
-      guard let content = LogContent(encoded: entry.payload) else { throw .damaged(.logEntry(entry.index)) }
+      guard let content = LogContent(encoded: entry.payload), content.isWhole(self.configuration) else {
+        throw .damaged(.logEntry(entry.index))
+      }
       byteCount += entry.payload.count
       let payload: LogPayload
       switch content {
       case .noop: payload = .noop
       case .membership(let bytes): payload = .membership(bytes)
       case .change(let body):
-        let blockBytes = body.blocks.reduce(0) {
-          $0 + $1.checksums.count * self.configuration.blockSize(level: $1.level)
+        if body.inlined.isEmpty {
+          byteCount += body.blocks.reduce(0) {
+            $0 + $1.checksums.count * self.configuration.blockSize(level: $1.level)
+          }
         }
-        byteCount += blockBytes
         if !entries.isEmpty, byteCount > byteCountMax { return entries }
         payload = .change(try self.change(body))
       }
@@ -151,8 +161,15 @@ extension SectorStore {
     change.certificates = body.certificates
     change.facts = body.facts
     change.payloadExtra = body.extra
-    for placed in body.blocks {
+    for (number, placed) in body.blocks.enumerated() {
       let files = placed.level == 0 ? self.sectors : self.nodes
+      if !body.inlined.isEmpty {
+        let bytes = body.inlined[number]
+        change.blocks.append(
+          BlockWrite(
+            inode: placed.inode, level: placed.level, index: placed.index, bytes: bytes, blockSize: files.slotBytes))
+        continue
+      }
       var bytes: [UInt8] = []
       bytes.reserveCapacity(placed.checksums.count * files.slotBytes)
       for run in placed.runs {

@@ -120,7 +120,7 @@ extension SectorStore {
     return Pin(inode: inode, version: taken.version, live: self.live)
   }
 
-  private struct TakenPin {
+  struct TakenPin {
     var version: UInt64
     /// Whether the version is known to be kept as a whole: it is the newest, or was pinned already.
     var isWhole: Bool
@@ -128,7 +128,7 @@ extension SectorStore {
 
   /// Counts a pin. If `isStrict`, throws for a version that is not kept as a whole. Nil where the disk would have to
   /// be asked, and `mayWait` is false.
-  private func takePin(
+  func takePin(
     _ inode: UInt64, version: UInt64?, isStrict: Bool, mayWait: Bool
   ) throws(StoreError) -> TakenPin? {
     while true {
@@ -222,7 +222,7 @@ extension SectorStore {
   }
 
   /// A group as it is at a version that is pinned.
-  private func group(_ key: GroupKey, _ pin: TakenPin, mayWait: Bool) throws(StoreError) -> BlockGroup? {
+  func group(_ key: GroupKey, _ pin: TakenPin, mayWait: Bool) throws(StoreError) -> BlockGroup? {
     while true {
       let (old, newest) = self.live.state.withLock { state in
         let old = state.superseded(key, version: pin.version, isWhole: pin.isWhole)
@@ -268,7 +268,10 @@ extension SectorStore {
         continue
       }
       let damage = StoreError.damaged(.block(inode: inode, level: level, index: first + UInt64(start)))
-      guard let place = files.place(of: slot) else { throw damage }
+      guard let place = files.place(of: slot) else {
+        self.live.note(damage)
+        throw damage
+      }
       // Neighbours in one read.
       while position < pointers.count, position - start < place.slotCount,
         pointers[position].slot == slot + UInt64(position - start)
@@ -282,13 +285,16 @@ extension SectorStore {
           try mayWait
           ? place.file.readAll(into: piece, at: place.offset) : place.file.readCached(into: piece, at: place.offset)
       } catch {
+        self.live.note(damage)
         throw damage
       }
       guard let count, mayWait || count == piece.count else { return false }
       for number in start..<position {
         let bytes = UnsafeRawBufferPointer(rebasing: buffer[number * blockSize..<(number + 1) * blockSize])
         guard (number + 1 - start) * blockSize <= count, Checksum.ofBlock(bytes) == pointers[number].checksum else {
-          throw .damaged(.block(inode: inode, level: level, index: first + UInt64(number)))
+          let damage = StoreError.damaged(.block(inode: inode, level: level, index: first + UInt64(number)))
+          self.live.note(damage)
+          throw damage
         }
       }
     }

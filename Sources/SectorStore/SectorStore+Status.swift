@@ -31,6 +31,9 @@ package struct StoreStatus: Hashable, Sendable {
 }
 
 extension SectorStore {
+  /// The damage that has the store refuse every call; nil when it does not, or failed for another reason.
+  package var fatalDamage: DamagePlace? { self.live.fatalDamage.withLock { $0 } }
+
   package func status() -> StoreStatus {
     let (error, usage) = self.checkpoints.withLock { ($0.lastError, $0.usage) }
     let (queuedCount, queuedBytes) = self.queue.withLock { ($0.count, $0.byteCount) }

@@ -21,7 +21,10 @@ extension SectorStore {
         self.owner.withLock { $0 }?.compacted(through: index)
       case .lookups(let lookups):
         for lookup in lookups { lookup.continuation.resume(returning: writer.log.places(lookup.range)) }
-      case .apply(let index): self.apply(through: index, with: &writer)
+      case .jobs(let jobs):
+        for job in jobs { job.body(&writer) }
+        self.note(writer)
+      case .apply(let index): self.apply(through: index, mayWait: true)
       case .batch(let batch, let room):
         for waiter in room { waiter.resume() }
         self.write(batch, with: &writer)
@@ -45,13 +48,17 @@ extension SectorStore {
         if outcome.unwritten.isEmpty, self.hadNoSpace.exchange(false, ordering: .relaxed) { owner?.foundSpace() }
         owner?.persisted(through: persisted)
       }
+      // The owner has heard already: the log has these bytes.
+      try writer.placeBlocks()
+      self.note(writer)
       // Nobody else says when.
-      if owner == nil { self.apply(through: writer.writtenIndex, with: &writer) } else { self.note(writer) }
+      if owner == nil { self.apply(through: writer.writtenIndex, mayWait: true) }
       for refused in outcome.refused { refused.pending.complete(.failure(refused.error)) }
     } catch {
       self.fail(error)
       let failure = self.live.state.withLock { $0.failure } ?? error
       for work in batch { work.pending?.complete(.failure(failure)) }
+      for pending in self.applying.state.withLock({ $0.waiting }) { pending.complete(.failure(failure)) }
     }
   }
 
@@ -63,21 +70,37 @@ extension SectorStore {
     self.owner.withLock { $0 }?.ranOutOfSpace()
   }
 
-  private func apply(through index: LogIndex, with writer: inout Writer) {
+  /// Applies entries that are in the log. Returns false where that would have to wait and may not.
+  @discardableResult
+  func apply(through index: LogIndex, mayWait: Bool) -> Bool {
+    if mayWait { return self.applying.state.withLock { self.apply(through: index, with: &$0, mayWait: true) } }
+    return self.applying.state.withLockIfAvailable { self.apply(through: index, with: &$0, mayWait: false) } ?? false
+  }
+
+  /// Whoever waits is told under the lock, so that all hear of entries in their order.
+  private func apply(through index: LogIndex, with applier: inout Applier, mayWait: Bool) -> Bool {
+    let (hasFailed, refusesDamaged) = self.live.state.withLock { ($0.failure != nil, !$0.retainsEntries) }
+    guard !hasFailed else { return true }
     let owner = self.owner.withLock { $0 }
+    var applied = Applier.Applied()
+    var failure: StoreError?
     do throws(StoreError) {
-      let applied = try writer.apply(
-        through: index, refusesDamaged: !self.live.state.withLock { $0.retainsEntries })
-      if applied.wasDamaged { Self.requestCheckpoint(self.checkpoints, waits: true) }
-      // A member that starts applies nothing of its log before it has heard a leader, which it could not find without.
-      if applied.concernsMembers { Self.requestCheckpoint(self.checkpoints, waits: false) }
-      self.note(writer)
-      for item in applied.pending { item.pending.complete(item.result) }
-      if !applied.entries.isEmpty { owner?.applied(applied.entries) }
-      self.requestCheckpointIfDue()
+      try applier.apply(through: index, refusesDamaged: refusesDamaged, mayWait: mayWait, into: &applied)
     } catch {
-      self.fail(error)
+      failure = error
     }
+    if failure == nil, applied.wasDamaged { Self.requestCheckpoint(self.checkpoints, waits: true) }
+    // A member that starts applies nothing of its log before it has heard a leader, which it could not find without.
+    if applied.concernsMembers { Self.requestCheckpoint(self.checkpoints, waits: false) }
+    for item in applied.pending { item.pending.complete(item.result) }
+    if !applied.entries.isEmpty { owner?.applied(applied.entries) }
+    if let failure {
+      self.fail(failure)
+      for pending in applier.waiting { pending.complete(.failure(failure)) }
+    } else {
+      self.requestCheckpointIfDue()
+    }
+    return applied.isComplete
   }
 
   /// Holds the writer up when checkpoints can not keep pace, which bounds memory and log. Returns false when they fail

@@ -4,9 +4,10 @@ internal import Synchronization
 
 /// One process's durable storage: inode records, blocks of bytes in versions, sessions, certificates and facts.
 ///
-/// Changes are written by one thread, which takes all that wait as one batch: blocks go to free slots of the data files
-/// and are synced, then the log entries, which refer to the slots, are synced, then everything is applied in memory and
-/// all waiting callers are told. A second thread moves what was applied to the index (a checkpoint) so that the log
+/// Changes are written by one thread, which takes all that wait as one batch: blocks get free slots of the data files, and
+/// the log entries, which refer to the slots, are synced; with them the blocks, of small changes in the entries themselves,
+/// of large ones in their slots just before. Then everything is applied in memory and all waiting callers are told. A
+/// second thread moves what was applied to the index (a checkpoint) so that the log
 /// stays short. Opening reads the index and applies what the log has beyond it. Format.md describes the files.
 ///
 /// Threads of the store keep it alive: end it with ``close()``.
@@ -18,15 +19,20 @@ package final class SectorStore: Sendable {
   let files: any FileLayer
   let directory: String
   let live: LiveState
+  let applying: Applying
   let sectors: DataFiles
   let nodes: DataFiles
   let queue: Monitor<WriteQueue>
   let checkpoints = Monitor(CheckpointQueue())
   let readers: ReaderThreads
+  /// Scrubs and repairs, of which one runs at a time.
+  let scrubs = Monitor(ScrubGate())
   /// Who decides what stands in the log; nil where the store does so itself.
   let owner = Mutex<(any LogOwner)?>(nil)
   /// Whether a write of the owner waits for room, or has waited.
   let hadNoSpace = Atomic(false)
+  /// Damage of the log that was found on opening, and let go of, as the index had all that was in that part.
+  package let damageLetGo: DamagePlace?
   /// What the log had when the store was opened, and was not applied.
   let recovered: RecoveredLog
   private let lock: any FileLock
@@ -140,6 +146,10 @@ package final class SectorStore: Sendable {
         facts: try index.facts(), cacheBytesMax: configuration.cacheBytesMax,
         retainedEntriesMin: configuration.retainedEntriesMin,
         retainedSlotsMax: configuration.checkpointDeadBytes / StoreConfiguration.nodeSize), index: index)
+    // At once, and not when a scrub comes there: to other members these sessions are known.
+    let damagedSessions = try index.damagedSessions()
+    self.live.damage.withLock { report in for place in damagedSessions { report.note(place) } }
+    self.applying = Applying(Applier(live: self.live, configuration: configuration))
     do throws(FileError) {
       self.sectors = try DataFiles(
         files: files, directory: directory + "/data", prefix: "sectors", slotBytes: configuration.sectorSize,
@@ -152,10 +162,12 @@ package final class SectorStore: Sendable {
     }
     let log = try SegmentedLog.open(
       at: directory + "/log", generation: configuration.generation, segmentBytes: configuration.segmentBytes,
-      files: files)
+      covered: applied.index, files: files)
+    self.damageLetGo = log.damageLetGo
     let (live, checkpoints) = (self.live, self.checkpoints)
     var writer = Writer(
-      live: live, log: log, sectors: self.sectors, nodes: self.nodes, configuration: configuration,
+      live: live, applying: self.applying, log: log, sectors: self.sectors, nodes: self.nodes,
+      configuration: configuration,
       makeRoom: {
         // Superseded blocks give their room back with a checkpoint.
         guard live.state.withLock({ $0.hasDeadSlots }) else { return false }
@@ -166,7 +178,8 @@ package final class SectorStore: Sendable {
     try writer.recover(appliesLog: appliesLog)
     let (index, term) = live.state.withLock { ($0.appliedIndex, $0.appliedTerm) }
     self.recovered = RecoveredLog(
-      hardState: log.hardState, applied: index, appliedTerm: term, entries: writer.headers)
+      hardState: log.hardState, applied: index, appliedTerm: term,
+      entries: self.applying.state.withLock { $0.headers })
     self.writer = Mutex(writer)
   }
 
@@ -198,7 +211,7 @@ package final class SectorStore: Sendable {
   package func enqueue(_ change: Change) throws(StoreError) -> PendingChange {
     if let fault = change.fault(self.configuration) { throw .invalidChange(fault) }
     let pending = PendingChange()
-    let queued = QueuedWork(change: change, pending: pending)
+    let queued = QueuedWork(change: change, pending: pending, self.configuration)
     let wakes = try self.queue.withLock { queue throws(StoreError) in try queue.append(queued) }
     if wakes { self.queue.wakeAll() }
     return pending
@@ -251,6 +264,7 @@ package final class SectorStore: Sendable {
     for pending in refused { pending.complete(.failure(.closed)) }
     self.queue.wakeAll()
     self.checkpoints.wakeAll()
+    self.stopScrubs()
     self.queue.wait { $0.isWriterRunning ? nil : () }
     let failure = self.live.state.withLock { state -> StoreError? in
       let failure = state.failure
@@ -277,6 +291,7 @@ package final class SectorStore: Sendable {
 
   /// Refuses everything from now on.
   func fail(_ error: StoreError) {
+    if case .damaged(let place) = error { self.live.fatalDamage.withLock { if $0 == nil { $0 = place } } }
     let error =
       switch error {
       case .failed: error

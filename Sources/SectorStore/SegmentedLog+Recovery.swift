@@ -3,9 +3,13 @@
 extension SegmentedLog {
   /// Reads the whole log, cuts a torn end, and makes sure that what remains is on the disk.
   ///
-  /// Throws `damaged` for a bad frame that is known to have been durable.
+  /// Throws `damaged` for a bad frame that is known to have been durable, unless nothing is lost with it: where a later
+  /// segment begins with an entry that is not above the one after `covered`, the segments before it are let go, and the
+  /// damage is in ``damageLetGo``.
+  ///
+  /// - Parameter covered: entries through here are known elsewhere.
   package static func open(
-    at directory: String, generation: UInt64, segmentBytes: Int, files: any FileLayer
+    at directory: String, generation: UInt64, segmentBytes: Int, covered: LogIndex = .zero, files: any FileLayer
   ) throws(StoreError) -> SegmentedLog {
     var log = SegmentedLog(files: files, directory: directory, generation: generation, segmentBytes: segmentBytes)
     var segments: [(sequence: UInt64, file: any StoreFile, bytes: Int)] = []
@@ -19,16 +23,57 @@ extension SegmentedLog {
     } catch {
       throw StoreError(error)
     }
+    let empty = log
+    do throws(StoreError) {
+      try log.scan(segments)
+      return log
+    } catch {
+      guard case .damaged(let place) = error else { throw error }
+      guard let first = segments.indices.dropFirst().last(where: { empty.canBegin(at: segments[$0], covered) }) else {
+        throw error
+      }
+      log = empty
+      // If there is damage from here on, too, it is as good a reason as the first.
+      try log.scan(Array(segments[first...]))
+      log.damageLetGo = place
+      do throws(FileError) {
+        for segment in segments[..<first] {
+          try files.remove(log.path(Self.segmentName(segment.sequence)))
+          // As when segments are given back: what is left must be without a gap.
+          try files.syncDirectory(directory)
+        }
+      } catch {
+        throw StoreError(error)
+      }
+      return log
+    }
+  }
+
+  private mutating func scan(
+    _ segments: [(sequence: UInt64, file: any StoreFile, bytes: Int)]
+  ) throws(StoreError) {
     guard let last = segments.last else { throw .damaged(.log(segment: 0, offset: 0)) }
     for segment in segments {
       let bytes: [UInt8]
       do throws(FileError) { bytes = try segment.file.readAll(count: segment.bytes, at: 0) } catch {
         throw StoreError(error)
       }
-      try log.scan(
+      try self.scan(
         sequence: segment.sequence, file: segment.file, bytes: bytes, isLast: segment.sequence == last.sequence)
     }
-    return log
+  }
+
+  /// Whether a log that begins with this segment lacks nothing: no entry that is not covered, and not the hard state,
+  /// which each segment begins with. A segment without a frame may not have got it yet.
+  private func canBegin(
+    at segment: (sequence: UInt64, file: any StoreFile, bytes: Int), _ covered: LogIndex
+  ) -> Bool {
+    guard let bytes = try? segment.file.readAll(count: segment.bytes, at: 0),
+      let (header, checksum) = try? SegmentHeader.decode(bytes.prefix(64)), header.sequence == segment.sequence,
+      header.generation == self.generation, header.firstIndex <= covered.next
+    else { return false }
+    let frame = bytes.withUnsafeBytes { LogFrame($0, at: Self.headerBytes, incarnation: header.incarnation) }
+    return frame?.previous == checksum
   }
 
   private mutating func scan(
@@ -44,6 +89,7 @@ extension SegmentedLog {
       // The segment before was complete when this one was begun.
       throw .damaged(.log(segment: previous.sequence, offset: UInt64(self.end)))
     }
+    if !self.segments.isEmpty { self.segments[self.segments.count - 1].frameEnd = self.end }
     self.segments.append(
       Segment(
         sequence: sequence, file: file, byteCount: bytes.count, incarnation: header.incarnation,

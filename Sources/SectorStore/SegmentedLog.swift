@@ -65,6 +65,8 @@ package struct SegmentedLog: Sendable {
   var chain: UInt64 = 0
   private var frames = ByteWriter()
   package private(set) var lastTerm: UInt64 = 0
+  /// Damage that was found on opening in segments that nothing needed any more.
+  var damageLetGo: DamagePlace?
   /// What was last set, durable with the next `sync`.
   package private(set) var hardState = LogHardState()
 
@@ -78,6 +80,8 @@ package struct SegmentedLog: Sendable {
     var offsets: [UInt32] = []
     /// The highest index that the segment ever held: more than the last of `offsets` after a truncation.
     var highestIndex: LogIndex
+    /// Where its frames end, once another segment follows.
+    var frameEnd = 0
 
     var nextIndex: LogIndex { LogIndex(self.firstIndex.rawValue + UInt64(self.offsets.count)) }
   }
@@ -278,7 +282,7 @@ package struct SegmentedLog: Sendable {
     self.chain = frame.append(to: &self.frames, payload: payload)
   }
 
-  private mutating func addSegment(sequence: UInt64, firstIndex: LogIndex) throws(FileError) {
+  mutating func addSegment(sequence: UInt64, firstIndex: LogIndex) throws(FileError) {
     let spare: String = if let spare = self.spares.popLast() { spare } else { try self.makeSpare(sequence) }
     let file = try self.files.open(self.path(spare), create: false)
     let header = SegmentHeader(
@@ -288,6 +292,7 @@ package struct SegmentedLog: Sendable {
     try file.sync()
     try self.files.rename(self.path(spare), to: self.path(Self.segmentName(sequence)))
     try self.files.syncDirectory(self.directory)
+    if !self.segments.isEmpty { self.segments[self.segments.count - 1].frameEnd = self.end }
     self.segments.append(
       Segment(
         sequence: sequence, file: file, byteCount: self.segmentBytes, incarnation: header.incarnation,

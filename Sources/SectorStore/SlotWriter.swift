@@ -46,6 +46,13 @@ struct SlotWriter: Sendable {
     self.touched.removeAll(keepingCapacity: true)
   }
 
+  /// Writes what is left, and leaves it to the next checkpoint to wait for the disk: for blocks that the log has, too.
+  mutating func finishUnsynced() throws(FileError) {
+    try self.flush()
+    for number in self.touched.keys { self.files.noteWritten(number) }
+    self.touched.removeAll(keepingCapacity: true)
+  }
+
   /// Forgets what is not written yet.
   mutating func reset() {
     self.buffer.removeAll(keepingCapacity: true)

@@ -93,7 +93,7 @@ package enum SnapshotCursor: Hashable, Comparable, Sendable {
   case fact(String)
   case end
 
-  var kind: SnapshotKind {
+  package var kind: SnapshotKind {
     switch self {
     case .record: .record
     case .blocks: .blocks
@@ -167,7 +167,7 @@ package enum SnapshotCursor: Hashable, Comparable, Sendable {
 }
 
 /// The kinds of items, in their order.
-enum SnapshotKind: UInt8 {
+package enum SnapshotKind: UInt8, Sendable {
   case record = 1
   case blocks, session, result, certificate, fact, end
 }

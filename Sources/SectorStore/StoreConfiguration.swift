@@ -13,7 +13,7 @@ package struct StoreConfiguration: Hashable, Sendable {
   /// Bytes in a segment of the log.
   package var segmentBytes = 8 << 20
   /// A checkpoint begins when the log has grown by this much since the last.
-  package var checkpointBytes = 16 << 20
+  package var checkpointBytes = 64 << 20
   /// Or by this many entries.
   package var checkpointEntries = 15_000
   /// Or when superseded blocks take this much room.

@@ -13,26 +13,56 @@ struct QueuedWork: Sendable {
   let blockBytes: Int
   let logBytes: Int
 
-  init(change: Change, pending: PendingChange) {
+  init(change: Change, pending: PendingChange, _ configuration: StoreConfiguration) {
     self.work = .change(change, pending)
-    self.blockBytes = Self.blockBytes(change)
-    self.logBytes = SegmentedLog.frameBytes(payload: EntryBody.byteCountMax(of: change))
+    (self.blockBytes, self.logBytes) = Self.byteCounts(.change(change), configuration)
   }
 
-  init(write: LogWrite) {
-    var (blockBytes, logBytes) = (0, SegmentedLog.hardStateBytes)
-    for entry in write.entries {
-      switch entry.payload {
-      case .change(let change):
-        blockBytes += Self.blockBytes(change)
-        logBytes += SegmentedLog.frameBytes(payload: EntryBody.byteCountMax(of: change))
-      case .noop: logBytes += SegmentedLog.frameBytes(payload: 1)
-      case .membership(let bytes): logBytes += SegmentedLog.frameBytes(payload: bytes.count + 1)
-      }
-    }
+  private init(write: LogWrite, blockBytes: Int, logBytes: Int) {
     self.work = .write(write)
     self.blockBytes = blockBytes
     self.logBytes = logBytes
+  }
+
+  /// A write in pieces, in their order, that each fit into a segment together with another one. Only the last says that
+  /// the write is durable.
+  static func pieces(of write: LogWrite, _ configuration: StoreConfiguration) -> [QueuedWork] {
+    let logBytesMax = configuration.segmentBytes / 4
+    var pieces: [QueuedWork] = []
+    var rest = write
+    rest.entries = []
+    var (blockBytes, logBytes) = (0, SegmentedLog.hardStateBytes)
+    for entry in write.entries {
+      let bytes = Self.byteCounts(entry.payload, configuration)
+      if !rest.entries.isEmpty, logBytes + bytes.log > logBytesMax {
+        let next = LogIndex(rest.firstIndex.rawValue + UInt64(rest.entries.count))
+        rest.id = nil
+        pieces.append(QueuedWork(write: rest, blockBytes: blockBytes, logBytes: logBytes))
+        rest = LogWrite(id: write.id, hardState: nil, truncation: nil, firstIndex: next, entries: [])
+        (blockBytes, logBytes) = (0, SegmentedLog.hardStateBytes)
+      }
+      rest.entries.append(entry)
+      blockBytes += bytes.blocks
+      logBytes += bytes.log
+    }
+    pieces.append(QueuedWork(write: rest, blockBytes: blockBytes, logBytes: logBytes))
+    return pieces
+  }
+
+  /// What an entry takes, at most: bytes that go to slots before it is in the log, and bytes of its frame.
+  private static func byteCounts(
+    _ payload: LogPayload, _ configuration: StoreConfiguration
+  ) -> (blocks: Int, log: Int) {
+    switch payload {
+    case .change(let change):
+      let (body, blocks) = (EntryBody.byteCountMax(of: change), Self.blockBytes(change))
+      if EntryBody.isInlined(change, configuration) {
+        return (0, SegmentedLog.frameBytes(payload: body + blocks + change.blocks.count * 4))
+      }
+      return (blocks, SegmentedLog.frameBytes(payload: body))
+    case .noop: return (0, SegmentedLog.frameBytes(payload: 1))
+    case .membership(let bytes): return (0, SegmentedLog.frameBytes(payload: bytes.count + 1))
+    }
   }
 
   static func blockBytes(_ change: Change) -> Int { change.blocks.reduce(0) { $0 + $1.bytes.count } }
@@ -48,6 +78,13 @@ struct QueuedWork: Sendable {
 struct LogLookup: Sendable {
   var range: ClosedRange<LogIndex>
   var continuation: CheckedContinuation<[SegmentedLog.Place], Never>
+}
+
+/// Something that is done on the writing thread between batches, for repairs. One of the two is called.
+struct WriterJob: Sendable {
+  var body: @Sendable (inout Writer) -> Void
+  /// The store is closing or closed.
+  var refuse: @Sendable () -> Void
 }
 
 /// What waits for the writer, bounded in number and bytes.
@@ -73,6 +110,8 @@ struct WriteQueue: Sendable {
   private(set) var isOutOfSpace = false
   /// Who wants to know where entries are.
   var lookups: [LogLookup] = []
+  /// At most one for each scrub or repair, of which one runs at a time.
+  private var jobs: [WriterJob] = []
   /// Log segments up to this entry may be used again.
   var recycleThrough: LogIndex?
   var roomWaiters: [CheckedContinuation<Void, Never>] = []
@@ -138,8 +177,21 @@ struct WriteQueue: Sendable {
     return self.isWriterIdle
   }
 
+  /// Returns whether the writer has to be woken.
+  mutating func append(_ job: WriterJob) throws(StoreError) -> Bool {
+    switch self.phase {
+    case .open: break
+    case .closing: throw .closed
+    case .stopped(let error): throw error
+    }
+    self.jobs.append(job)
+    defer { self.isWriterIdle = false }
+    return self.isWriterIdle
+  }
+
   enum Work {
     case lookups([LogLookup])
+    case jobs([WriterJob])
     case batch([QueuedWork], room: [CheckedContinuation<Void, Never>])
     case apply(through: LogIndex)
     case recycle(LogIndex)
@@ -157,6 +209,10 @@ struct WriteQueue: Sendable {
     if !self.lookups.isEmpty {
       defer { self.lookups.removeAll() }
       return .lookups(self.lookups)
+    }
+    if !self.jobs.isEmpty {
+      defer { self.jobs.removeAll() }
+      return .jobs(self.jobs)
     }
     if let index = self.applyThrough {
       self.applyThrough = nil
@@ -206,6 +262,8 @@ struct WriteQueue: Sendable {
     for waiter in waiters { waiter.resume() }
     for lookup in self.lookups { lookup.continuation.resume(returning: []) }
     self.lookups.removeAll()
+    for job in self.jobs { job.refuse() }
+    self.jobs.removeAll()
     guard case .stopped = phase else { return [] }
     defer {
       self.changes.removeAll()

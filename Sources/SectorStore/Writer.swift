@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Crypto
 internal import Synchronization
 
-/// What only the writing thread touches: the log's end, the entries that are not applied yet, and the free slots.
+/// What only the writing thread touches: the log's end and the free slots.
 ///
-/// An entry is *written* first: its blocks go to free slots, and the entry, which says where they are, to the log. When
-/// it is *applied*, its conditions are judged by the state that all entries before it have left. So replicas that apply
+/// An entry is *written* first: its blocks get free slots, and the entry, which says where they are, goes to the log. When
+/// the ``Applier`` *applies* it, its conditions are judged by the state that all entries before it have left. So replicas that apply
 /// the same entries come to the same state, although their slots differ.
 struct Writer: Sendable {
   private let live: LiveState
@@ -20,25 +19,17 @@ struct Writer: Sendable {
   /// Taken on, but not in the log yet.
   private var staged: [Staged] = []
   private var stagedHardState: LogHardState?
-  /// In the log, but not applied yet, oldest first.
-  private var tail: [TailEntry] = []
-  private var tailStart = 0
+  /// Blocks that are in the log, and not in their slots yet.
+  private var unplaced: [(level: UInt8, runs: [SlotRun], bytes: ArraySlice<UInt8>)] = []
+  /// Gets what is in the log.
+  private let applying: Applying
   private var sectorWriter: SlotWriter
   private var nodeWriter: SlotWriter
   /// Frees room by a checkpoint and returns whether that was worth a second try.
   private let makeRoom: @Sendable () -> Bool
 
-  private struct TailEntry: Sendable {
-    var index: LogIndex
-    var term: UInt64
-    var content: LogContent
-    var logBytes: Int
-    /// Who waits for it, where the store numbered it itself.
-    var pending: PendingChange?
-  }
-
   private struct Staged: Sendable {
-    var entry: TailEntry
+    var entry: Applier.Entry
     var payload: [UInt8]
   }
 
@@ -52,21 +43,12 @@ struct Writer: Sendable {
     var unwritten: [QueuedWork] = []
   }
 
-  /// What came of entries that were applied.
-  struct Applied: Sendable {
-    var entries: [AppliedEntry] = []
-    var pending: [(pending: PendingChange, result: Result<LogIndex, StoreError>)] = []
-    /// Something that a member has to know before it can find the others: see ``SectorStore/memberFactPrefix``.
-    var concernsMembers = false
-    /// A replica with whole disks would have done what was refused here: nobody else may be sent these entries.
-    var wasDamaged = false
-  }
-
   init(
-    live: LiveState, log: SegmentedLog, sectors: DataFiles, nodes: DataFiles, configuration: StoreConfiguration,
-    makeRoom: @escaping @Sendable () -> Bool
+    live: LiveState, applying: Applying, log: SegmentedLog, sectors: DataFiles, nodes: DataFiles,
+    configuration: StoreConfiguration, makeRoom: @escaping @Sendable () -> Bool
   ) {
     self.live = live
+    self.applying = applying
     self.log = log
     self.sectors = sectors
     self.nodes = nodes
@@ -104,13 +86,20 @@ struct Writer: Sendable {
     while index <= self.log.lastIndex {
       try self.take(self.log.entry(index))
       // Few at a time: a log may be long.
-      if appliesLog { _ = try self.apply(through: index, refusesDamaged: true) }
+      if appliesLog {
+        try self.applying.state.withLock { applier throws(StoreError) in
+          var applied = Applier.Applied()
+          try applier.apply(through: index, refusesDamaged: true, mayWait: true, into: &applied)
+        }
+      }
       index = index.next
     }
   }
 
   private mutating func take(_ entry: LogEntry) throws(StoreError) {
-    guard let content = LogContent(encoded: entry.payload) else { throw .damaged(.logEntry(entry.index)) }
+    guard let content = LogContent(encoded: entry.payload), content.isWhole(self.configuration) else {
+      throw .damaged(.logEntry(entry.index))
+    }
     for block in content.blocks {
       for run in block.runs {
         for slot in run.first..<run.first + UInt64(run.count) {
@@ -119,27 +108,52 @@ struct Writer: Sendable {
         }
       }
     }
-    self.tail.append(
-      TailEntry(
+    self.hand(
+      Applier.Entry(
         index: entry.index, term: entry.term, content: content,
         logBytes: SegmentedLog.frameBytes(payload: entry.payload.count), pending: nil))
+    try self.placeBlocks()
   }
 
-  /// What is in the log and not applied yet.
-  var headers: [LogHeader] {
-    self.tail[self.tailStart...].map { entry in
-      switch entry.content {
-      case .change(let body):
-        LogHeader(term: entry.term, kind: .change, byteCount: entry.logBytes + self.blockBytes(body))
-      case .noop: LogHeader(term: entry.term, kind: .noop, byteCount: 0)
-      case .membership(let bytes): LogHeader(term: entry.term, kind: .membership(bytes), byteCount: 0)
+  /// Gives an entry that is in the log to the applier, and keeps the bytes of its blocks until they are in their slots.
+  private mutating func hand(_ entry: Applier.Entry) {
+    var entry = entry
+    if case .change(var body) = entry.content, !body.inlined.isEmpty {
+      for (placed, bytes) in zip(body.blocks, body.inlined) {
+        self.unplaced.append((placed.level, placed.runs, bytes))
       }
+      body.inlined = []
+      entry.content = .change(body)
+    }
+    self.applying.state.withLock { applier in
+      applier.append(CollectionOfOne(entry))
+      if self.unplaced.isEmpty { applier.notePlaced(through: entry.index) }
     }
   }
 
-  private func blockBytes(_ body: EntryBody) -> Int {
-    body.blocks.reduce(0) { $0 + $1.checksums.count * self.configuration.blockSize(level: $1.level) }
+  /// Puts blocks that only the log has into their slots, not synced. Nobody waits for it but who reads them.
+  mutating func placeBlocks() throws(StoreError) {
+    guard !self.unplaced.isEmpty else { return }
+    do throws(FileError) {
+      for item in self.unplaced {
+        if item.level == 0 {
+          try self.sectorWriter.add(item.bytes, runs: item.runs)
+        } else {
+          try self.nodeWriter.add(item.bytes, runs: item.runs)
+        }
+      }
+      try self.sectorWriter.finishUnsynced()
+      try self.nodeWriter.finishUnsynced()
+    } catch {
+      throw .failed("\(error)")
+    }
+    self.unplaced.removeAll(keepingCapacity: true)
+    let index = self.log.lastIndex
+    self.applying.state.withLock { $0.notePlaced(through: index) }
   }
+
+  /// The last entry that is in the log.
+  var writtenIndex: LogIndex { self.log.lastIndex }
 
   // MARK: Writing
 
@@ -158,6 +172,8 @@ struct Writer: Sendable {
             self.stagedHardState = write.hardState ?? self.stagedHardState
             guard try self.flush() else { throw .noSpace }
             unflushed.removeAll()
+            // Or they could get into slots that hold something else by then.
+            try self.placeBlocks()
             try self.truncate(from: truncation)
           }
           try self.stage(write)
@@ -185,7 +201,7 @@ struct Writer: Sendable {
       outcome.unwritten = unflushed.filter { $0.pending == nil } + outcome.unwritten
       return outcome
     }
-    for case .write(let write) in unflushed.map(\.work) { outcome.persisted = write.id }
+    for case .write(let write) in unflushed.map(\.work) { outcome.persisted = write.id ?? outcome.persisted }
     return outcome
   }
 
@@ -213,11 +229,7 @@ struct Writer: Sendable {
     } catch {
       throw .failed("\(error)")
     }
-    if self.tailStart > self.tail.count / 2 {
-      self.tail.removeSubrange(..<self.tailStart)
-      self.tailStart = 0
-    }
-    for item in self.staged { self.tail.append(item.entry) }
+    for item in self.staged { self.hand(item.entry) }
     self.forgetStaged()
     return true
   }
@@ -239,10 +251,7 @@ struct Writer: Sendable {
       throw .failed("\(error)")
     }
     // Only now, as the log must not lead to slots that hold something else.
-    while self.tail.count > self.tailStart, let last = self.tail.last, last.index >= index {
-      self.release(last.content.blocks)
-      self.tail.removeLast()
-    }
+    self.release(self.applying.state.withLock { $0.truncate(from: index) })
   }
 
   private var nextIndex: LogIndex { LogIndex(self.log.nextIndex.rawValue + UInt64(self.staged.count)) }
@@ -282,6 +291,10 @@ struct Writer: Sendable {
     var body = EntryBody(change, blocks: [])
     do throws(StoreError) {
       try self.place(change.blocks, in: &body)
+      if EntryBody.isInlined(change, self.configuration) {
+        body.inlined = change.blocks.map(\.bytes)
+        return self.stage(.change(body), term: term, pending: pending)
+      }
       for (block, placed) in zip(change.blocks, body.blocks) {
         do throws(FileError) {
           if block.level == 0 {
@@ -305,198 +318,9 @@ struct Writer: Sendable {
     let logBytes = SegmentedLog.frameBytes(payload: payload.count)
     self.staged.append(
       Staged(
-        entry: TailEntry(
+        entry: Applier.Entry(
           index: self.nextIndex, term: term, content: content, logBytes: logBytes, pending: pending),
         payload: payload))
-  }
-
-  // MARK: Applying
-
-  /// The last entry that is in the log.
-  var writtenIndex: LogIndex { self.log.lastIndex }
-
-  /// Applies entries of the log through this one, in order.
-  ///
-  /// - Parameter refusesDamaged: whether a change that damage keeps from being done is refused. Where there are other
-  ///   replicas, they would do it: the store has to stop then.
-  mutating func apply(through index: LogIndex, refusesDamaged: Bool) throws(StoreError) -> Applied {
-    var applied = Applied()
-    while self.tailStart < self.tail.count, self.tail[self.tailStart].index <= index {
-      let entry = self.tail[self.tailStart]
-      var result: Result<Void, StoreError> = .success(())
-      var records: [RecordChange] = []
-      switch entry.content {
-      case .noop:
-        self.live.state.withLock {
-          $0.applyVoid(index: entry.index, term: entry.term, logBytes: entry.logBytes, blocks: [])
-        }
-      case .membership(let bytes):
-        applied.concernsMembers = true
-        self.live.state.withLock {
-          $0.setFact(SectorStore.membershipFact, SectorStore.membershipFactValue(bytes, at: entry.index))
-          $0.applyVoid(index: entry.index, term: entry.term, logBytes: entry.logBytes, blocks: [])
-        }
-      case .change(let body):
-        do throws(StoreError) {
-          let effects = try self.effects(of: body, entry)
-          self.live.state.withLock { $0.apply(effects) }
-          records = body.records
-          if body.concernsMembers { applied.concernsMembers = true }
-        } catch {
-          switch error {
-          case .failed, .io, .noSpace: throw error
-          case .damaged:
-            guard refusesDamaged else { throw .failed("\(error)") }
-            applied.wasDamaged = true
-          default: break
-          }
-          self.live.state.withLock {
-            $0.applyVoid(index: entry.index, term: entry.term, logBytes: entry.logBytes, blocks: body.blocks)
-          }
-          result = .failure(error)
-        }
-      }
-      if let pending = entry.pending { applied.pending.append((pending, result.map { entry.index })) }
-      applied.entries.append(AppliedEntry(index: entry.index, term: entry.term, result: result, records: records))
-      self.tailStart += 1
-    }
-    if self.tailStart == self.tail.count {
-      self.tail.removeAll(keepingCapacity: true)
-      self.tailStart = 0
-    }
-    return applied
-  }
-
-  /// What a change does to the present state; throws why it does nothing.
-  private func effects(of body: EntryBody, _ entry: TailEntry) throws(StoreError) -> AppliedState.Effects {
-    try self.checkConditions(body)
-    try self.checkOperations(body)
-    return AppliedState.Effects(
-      index: entry.index, term: entry.term, logBytes: entry.logBytes, body: body, groups: try self.edits(body))
-  }
-
-  private func checkConditions(_ body: EntryBody) throws(StoreError) {
-    for condition in body.conditions {
-      let current = try self.live.record(condition.inode)
-      guard current?.version == condition.version,
-        condition.digest == nil || current.map({ Self.digest($0.bytes) }) == condition.digest
-      else { throw .conditionFailed(inode: condition.inode, current: current?.version) }
-    }
-    for case .put(let record) in body.records {
-      if let current = try self.live.record(record.inode)?.version, current >= record.version {
-        throw .invalidChange(.versionNotHigher)
-      }
-    }
-  }
-
-  private static func digest(_ bytes: [UInt8]) -> Digest? { Digest(Array(SHA256.hash(data: bytes))) }
-
-  private func checkOperations(_ body: EntryBody) throws(StoreError) {
-    for operation in body.operations {
-      let (session, sequence) = (operation.session, operation.sequence)
-      switch try self.live.operationStatus(session, sequence: sequence) {
-      case .new: break
-      case .applied: throw .alreadyApplied(session, sequence: sequence)
-      case .tooOld: throw .operationTooOld(session, sequence: sequence)
-      case .unknownSession:
-        guard body.sessionsOpened.contains(where: { $0.session == session }) else { throw .unknownSession(session) }
-      }
-    }
-  }
-
-  // MARK: Block map
-
-  /// What an entry does to the block map, by the state before it.
-  private func edits(_ body: EntryBody) throws(StoreError) -> [AppliedState.GroupEdit] {
-    var edits = GroupEdits()
-    for case .remove(let inode) in body.records {
-      // Later than any version that can be pinned.
-      let version = (try self.live.record(inode)?.version ?? 0) + 1
-      try self.truncate(inode, keptCounts: [], version: version, in: &edits)
-    }
-    guard !body.blocks.isEmpty || !body.truncations.isEmpty else { return edits.items }
-    var versions: [UInt64: UInt64] = [:]
-    for case .put(let record) in body.records { versions[record.inode] = record.version }
-    for truncation in body.truncations {
-      guard let version = versions[truncation.inode] else { throw .invalidChange(.blocksWithoutRecord) }
-      try self.truncate(truncation.inode, keptCounts: truncation.keptCounts, version: version, in: &edits)
-    }
-    for blocks in body.blocks {
-      guard let version = versions[blocks.inode] else { throw .invalidChange(.blocksWithoutRecord) }
-      try self.write(blocks, version: version, in: &edits)
-    }
-    return edits.items
-  }
-
-  private func truncate(
-    _ inode: UInt64, keptCounts: [UInt64], version: UInt64, in edits: inout GroupEdits
-  ) throws(StoreError) {
-    for key in try self.live.groupKeys(inode: inode) {
-      let kept = Int(key.level) < keptCounts.count ? keptCounts[Int(key.level)] : 0
-      if kept >= key.firstIndex + UInt64(BlockGroup.size) { continue }
-      let base: BlockGroup
-      do throws(StoreError) {
-        guard let stored = try self.live.group(key), !stored.isEmpty else { continue }
-        base = stored
-      } catch {
-        guard case .damaged = error, kept <= key.firstIndex else { throw error }
-        // Where its blocks lay is not known any more. They are free when the store is opened the next time.
-        edits.append(.init(key: key, base: nil, new: BlockGroup(version: version, pointers: [])))
-        continue
-      }
-      var new = base
-      new.version = version
-      new.truncate(to: kept > key.firstIndex ? Int(kept - key.firstIndex) : 0)
-      if new.pointers != base.pointers { edits.append(.init(key: key, base: base, new: new)) }
-    }
-  }
-
-  private func write(
-    _ blocks: EntryBody.PlacedBlocks, version: UInt64, in edits: inout GroupEdits
-  ) throws(StoreError) {
-    var index = blocks.index
-    var number = 0
-    var item = -1
-    for run in blocks.runs {
-      for slot in run.first..<run.first + UInt64(run.count) {
-        let key = GroupKey(inode: blocks.inode, level: blocks.level, group: index >> 6)
-        if item < 0 || index & 63 == 0 {
-          if let known = edits.find(key) {
-            item = known
-          } else {
-            let base = try self.live.group(key)
-            var new = base ?? .empty
-            new.version = version
-            item = edits.append(.init(key: key, base: base, new: new))
-          }
-        }
-        edits.items[item].new[Int(index & 63)] = BlockPointer(slot: slot, checksum: blocks.checksums[number])
-        index += 1
-        number += 1
-      }
-    }
-  }
-
-  /// The edits of one entry, at most one for each group.
-  private struct GroupEdits {
-    var items: [AppliedState.GroupEdit] = []
-    private var places: [GroupKey: Int] = [:]
-
-    func find(_ key: GroupKey) -> Int? {
-      if self.items.count <= 8 { return self.items.firstIndex { $0.key == key } }
-      return self.places[key]
-    }
-
-    @discardableResult
-    mutating func append(_ edit: AppliedState.GroupEdit) -> Int {
-      self.items.append(edit)
-      if self.items.count == 9 {
-        for (place, item) in self.items.enumerated() { self.places[item.key] = place }
-      } else if self.items.count > 9 {
-        self.places[edit.key] = self.items.count - 1
-      }
-      return self.items.count - 1
-    }
   }
 
   // MARK: Slots
@@ -542,15 +366,5 @@ struct Writer: Sendable {
     let freed = self.live.state.withLock { $0.takeFreed() }
     for slot in freed.sectors { self.sectorPool.release(slot) }
     for slot in freed.nodes { self.nodePool.release(slot) }
-  }
-}
-
-extension EntryBody {
-  /// Whether it says who the members of a group are, or who may call.
-  fileprivate var concernsMembers: Bool {
-    self.facts.contains { $0.key.hasPrefix(SectorStore.memberFactPrefix) }
-      || self.records.contains { change in
-        if case .put(let record) = change { record.flags.contains(.credential) } else { false }
-      }
   }
 }

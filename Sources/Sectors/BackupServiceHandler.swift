@@ -94,6 +94,15 @@ package struct BackupServiceHandler: Blocktree_V1_BackupService.SimpleServicePro
   private func read(
     _ snapshot: StoreSnapshot, after cursor: SnapshotCursor?
   ) async throws(StoreError) -> BackupPage {
+    let group = self.group
+    return try await SectorGroup.readHealing({ await group.heal($0) }) { () throws(StoreError) in
+      try await self.readOnce(snapshot, after: cursor)
+    }
+  }
+
+  private func readOnce(
+    _ snapshot: StoreSnapshot, after cursor: SnapshotCursor?
+  ) async throws(StoreError) -> BackupPage {
     try await self.group.store.perform { () throws(StoreError) in
       let (items, next) = try snapshot.items(after: cursor, byteCountMax: SnapshotLimits.pieceByteCount)
       var page = BackupPage(items: items.map { $0.encoded() }, next: next)

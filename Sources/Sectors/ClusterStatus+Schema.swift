@@ -30,9 +30,11 @@ extension Blocktree_V1_ClusterServiceGetStatusResponse {
       $0.freeBytes = status.disk.diskFreeBytes
       $0.logBytes = status.disk.logBytes
     }
-    self.isWritable = replica.isWritable && status.failure == nil
+    self.isWritable = replica.isWritable && !replica.isStalled && status.failure == nil
     self.storeFailure = status.failure?.sentence ?? ""
     self.transferTarget = replica.transferTarget?.rawValue ?? 0
+    self.incarnation = status.life.incarnation.rawValue
+    self.lastLogTerm = replica.last.term.rawValue
   }
 }
 

@@ -48,6 +48,13 @@ extension SectorGroup {
     return try await self.record(.rootDirectory)?.attributes.part.rules.owner == credential.path
   }
 
+  /// The same, by what this member has applied: for what it does alone.
+  func mayLookAfter(_ credential: Credential) async throws(SectorError) -> Bool {
+    if self.isMember(credential) { return true }
+    guard self.generation == .root else { return false }
+    return try await self.storedRecord(.rootDirectory)?.attributes.part.rules.owner == credential.path
+  }
+
   /// Hands leadership over. Returns when another member is known to lead: the target, if there is one, or whoever was
   /// quicker.
   ///

@@ -43,6 +43,7 @@ package struct ClusterStatus: Sendable {
   }
 
   package let generation: Generation
+  package let life: GroupLife
   /// The path of this member.
   package let process: TreePath
   /// This member's part in the consensus.
@@ -90,8 +91,8 @@ extension SectorGroup {
       members.first { $0.id == id } ?? self.clusterMember(id, .going, progress: nil)
     }
     return ClusterStatus(
-      generation: self.generation, process: self.memberPath, replica: replica, applied: self.replica.appliedIndex,
-      leader: leader,
+      generation: self.generation, life: self.life, process: self.memberPath, replica: replica,
+      applied: self.replica.appliedIndex, leader: leader,
       members: members.sorted { left, right in
         if let left = left.process, let right = right.process, left != right { return left < right }
         if (left.process == nil) != (right.process == nil) { return right.process == nil }

@@ -72,6 +72,13 @@ extension SectorError: StatusConvertible {
       .init(.failedPrecondition, "The session is not known.", reason: "SESSION_UNKNOWN")
     case .fenced(let current):
       .init(.failedPrecondition, "The lease was lost.", reason: "FENCED", ["current": "\(current)"])
+    case .lastProcess:
+      .init(
+        .failedPrecondition, "The domain would be left without a process that stores it.", reason: "LAST_PROCESS")
+    case .processNeeded(let path):
+      .init(
+        .failedPrecondition, "The cluster can not go on without the process now.", reason: "PROCESS_NEEDED",
+        ["process": "\(path)"])
     case .internalFault:
       // What went wrong is in the log, not in the answer.
       .init(.internalError, "A fault of this process.", reason: "INTERNAL")

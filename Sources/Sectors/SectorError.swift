@@ -57,6 +57,10 @@ package enum SectorError: Error, Hashable, Sendable {
   case sessionUnknown
   /// The fencing token is lower than one that was used.
   case fenced(current: UInt64)
+  /// The domain would be left without a process that stores it.
+  case lastProcess
+  /// The process is a member of the cluster, which can not go on without it now: of the others, no majority is there.
+  case processNeeded(TreePath)
   /// A fault of ours.
   case internalFault(String)
 

@@ -27,9 +27,10 @@ extension SectorGroup {
     // The versions that refused commits were to make. Later ones above these were built on them, not on what somebody
     // else may have put there at that very version.
     var refused: [FileID: Version] = [:]
+    var departed: [TreePath] = []
     for (number, commit) in commits.enumerated() {
       do throws(SectorError) {
-        let judged = try await self.judgeFirmly(commit, by: committer, view)
+        let judged = try await self.judgeFirmly(commit, by: committer, view, departed: &departed)
         if case .accepted(let accepted) = judged {
           guard !commit.isBuilt(on: refused) else { throw Self.overtaken(commit) }
           view.add(accepted, number: number)
@@ -49,7 +50,9 @@ extension SectorGroup {
     }
     let entered = self.enter(staged, of: commits, by: committer)
     self.replica.flush()
-    return await self.confirm(self.finish(entered))
+    let outcomes = await self.confirm(self.finish(entered))
+    self.endDeparture(of: departed)
+    return outcomes
   }
 
   /// A refusal says what the newest state is, so it is a read: if this member may have been replaced as the leader
@@ -58,7 +61,10 @@ extension SectorGroup {
     _ outcomes: [Result<CommitOutcome, SectorError>]
   ) async -> [Result<CommitOutcome, SectorError>] {
     let isAnyRefused = outcomes.contains { outcome in
-      if case .failure = outcome { true } else { false }
+      switch outcome {
+      case .success, .failure(.notLeader): false
+      case .failure: true
+      }
     }
     guard isAnyRefused else { return outcomes }
     do throws(SectorError) {

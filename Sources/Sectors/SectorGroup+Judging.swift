@@ -37,9 +37,11 @@ extension SectorGroup {
   }
 
   /// Judges a commit. If it is refused for what others in flight would change, and one of these comes to nothing, it is
-  /// judged again.
+  /// judged again. If it takes the credential of a member, that one leaves the group first.
+  ///
+  /// - Parameter departed: gains the processes that have left for the commit, also when it is refused.
   func judgeFirmly(
-    _ commit: Commit, by committer: Committer, _ view: View
+    _ commit: Commit, by committer: Committer, _ view: View, departed: inout [TreePath]
   ) async throws(SectorError) -> Staged {
     var attemptsLeft = Self.judgementsMax
     while true {
@@ -47,6 +49,11 @@ extension SectorGroup {
       view.foundation = Foundation()
       do throws(SectorError) { return try await self.judge(commit, by: committer, view) } catch {
         attemptsLeft -= 1
+        if attemptsLeft > 0, case .processNeeded(let path) = error {
+          departed.append(path)
+          try await self.depart(path)
+          continue
+        }
         guard attemptsLeft > 0, await Self.isAnyRefused(view.foundation.pending) else { throw error }
       }
     }
@@ -97,6 +104,8 @@ extension SectorGroup {
       if old.attributes.part.type == .credential { accepted.removedCredentials.insert(file) }
       accepted.inodeCountChange -= 1
     }
+    try self.requireProcess(after: commit, removing: accepted.removedCredentials)
+    try self.requireDeparture(removing: accepted.removedCredentials)
     return .accepted(accepted)
   }
 
@@ -327,7 +336,7 @@ extension SectorGroup {
     }
     do {
       // Commits in flight may have become durable meanwhile: the newest stored node is the one that they left.
-      let range = try await self.store.read(
+      let range = try await self.readHealing(
         inode: file.inode.rawValue, level: UInt8(clamping: key.level), indexes: key.index..<key.index + 1,
         version: old.unfinished.isEmpty ? old.record?.version.rawValue : nil)
       return range[key.index].map(Array.init)

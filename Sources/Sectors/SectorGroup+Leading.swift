@@ -15,6 +15,9 @@ package struct GroupTiming: Hashable, Sendable {
   package var clockDriftBound: ClockDriftBound? = ClockDriftBound(perThousand: 10)
 
   package init() {}
+
+  /// Nanoseconds. A leader that has not heard a member for longer takes it for gone.
+  package var silenceMax: UInt64 { UInt64(max(self.electionTimeout.upperBound / .nanoseconds(1), 0)) }
 }
 
 extension SectorGroup {
@@ -63,9 +66,17 @@ extension SectorGroup {
 
   // MARK: Who leads
 
-  /// The process that leads, if this member knows.
+  /// The process that leads, if this member knows. Of one that was removed from the group, any member: it does not hear
+  /// any more who leads, and callers may know nobody else.
   package var leader: SectorLeader? {
-    guard let id = self.replica.leader, let path = self.path(of: id) else { return nil }
+    let id: MemberID?
+    if let leader = self.replica.leader {
+      id = leader
+    } else {
+      let membership = self.replica.status.membership
+      id = membership.contains(self.replica.member) ? nil : membership.voters.first
+    }
+    guard let id, let path = self.path(of: id) else { return nil }
     return SectorLeader(path: path, addresses: self.addresses(of: path))
   }
 
@@ -94,13 +105,15 @@ extension SectorGroup {
     self.replica.status.membership.members.first { self.path(of: $0) == path }
   }
 
-  /// The processes that should be members, by their credentials; nil when some of these can not be read.
+  /// The processes that should be members, by their credentials, without those that are about to lose these; nil when
+  /// some can not be read.
   package var wantedMembers: Set<TreePath>? {
     guard self.credentials.damaged.isEmpty else { return nil }
     let entries = self.credentials.all.filter { entry in
       entry.directory == .rootDirectory && entry.credential.marks.services.contains(.sector)
     }
-    return Set(entries.map(\.credential.marks.place.path))
+    let leaving = self.departures.withLock { Set($0.paths) }
+    return Set(entries.map(\.credential.marks.place.path)).subtracting(leaving)
   }
 
   /// Where a process says that it can be reached.

@@ -20,19 +20,25 @@ extension SectorGroup {
     return index.directory(of: credential, hosting: .sector) != nil
   }
 
-  /// Makes a store that was restored the only member of its group, which nobody else belongs to any more, and says which
-  /// process that is. Durable when it returns.
+  /// Makes a store the only member of its group, which nobody else belongs to any more, and says which process that is
+  /// and by what it was allowed. All of that is one entry of the log, and moved to the index when this returns; after a
+  /// crash, the log alone does not tell that it holds. So whoever calls this does it again at the next start, which does
+  /// no harm.
   ///
   /// - Parameters:
   ///   - store: open by itself, with its log applied. No group may use it yet.
+  ///   - warrant: begins the group's next life; nil stays in the one that the store belongs to.
   ///   - term: higher than any that the members had which are left behind, or their entries and those that follow could
   ///     not be told apart.
-  package static func refound(_ store: SectorStore, as process: TreePath, term: UInt64) async throws(StoreError) {
+  package static func refound(
+    _ store: SectorStore, as process: TreePath, term: UInt64, warrant: RecoveryWarrant?
+  ) async throws(StoreError) {
     guard let id = store.configuration.memberID, let membership = Membership(voters: [MemberID(id)]) else {
       throw .damaged(.header)
     }
     var change = Change(term: term)
     change.facts = [SectorStore.membershipFact(membership.bytes), self.memberFact(MemberID(id), path: process)]
+    if let warrant { change.facts.append(GroupLife.fact(warrant)) }
     _ = try await store.commit(change)
     try await store.checkpoint()
   }

@@ -52,6 +52,8 @@ package final class SectorGroup: Sendable {
   package let store: SectorStore
   /// This member's part in the consensus.
   package let replica: ReplicaDriver
+  /// The life of the cluster that the store belongs to.
+  package let life: GroupLife
   package let credentials = CredentialIndex()
   /// Signatures that need not be verified again in this process.
   package let signatures: SignatureCache
@@ -61,6 +63,12 @@ package final class SectorGroup: Sendable {
   let chains: ChainCache
   let state: Mutex<State>
   let now: @Sendable () -> Int64
+  package let timing: GroupTiming
+  let departures = Mutex(Departures())
+  /// Whether a member is just being released: one at a time.
+  let isReleasing = Mutex(false)
+  /// Heals what reads have met; nil where there is nobody to heal it from.
+  let healer = Mutex<SectorHealer?>(nil)
   /// Says that leadership or membership has changed, or a snapshot is wanted. For one reader.
   package let changes: AsyncStream<Void>
 
@@ -93,10 +101,12 @@ package final class SectorGroup: Sendable {
     self.signatures = signatures
     self.now = now
     self.chains = ChainCache(verifier: verifier)
+    self.timing = timing
     let counts: (nextInode: UInt64, inodes: UInt64)
     do throws(StoreError) {
       counts = try Self.counts(store)
-      self.replica = try await Self.replica(store, member, timing, transport)
+      self.life = try GroupLife(of: store, root: verifier.root)
+      self.replica = try await Self.replica(store, member, self.life, timing, transport)
     } catch {
       throw SectorError(error, generation: generation)
     }
@@ -115,7 +125,8 @@ package final class SectorGroup: Sendable {
   }
 
   private static func replica(
-    _ store: SectorStore, _ member: Member, _ timing: GroupTiming, _ transport: any ReplicaTransport
+    _ store: SectorStore, _ member: Member, _ life: GroupLife, _ timing: GroupTiming,
+    _ transport: any ReplicaTransport
   ) async throws(StoreError) -> ReplicaDriver {
     guard let id = store.configuration.memberID else { throw .damaged(.header) }
     let log: RecoveredLog
@@ -131,7 +142,7 @@ package final class SectorGroup: Sendable {
     }
     // At random, anew in each life.
     var configuration = ReplicaConfiguration(
-      member: MemberID(id), incarnation: GroupIncarnation(1), seed: .random(in: .min ... .max))
+      member: MemberID(id), incarnation: life.incarnation, seed: .random(in: .min ... .max))
     configuration.heartbeatInterval = timing.heartbeatInterval
     configuration.electionTimeout = timing.electionTimeout
     configuration.clockDriftBound = timing.clockDriftBound
@@ -367,15 +378,16 @@ package final class SectorGroup: Sendable {
 
   // MARK: Sectors
 
-  /// Reads neighbouring sectors or tree nodes of a version.
+  /// Reads neighbouring sectors or tree nodes of a version. What is damaged here is fetched from other members first.
   ///
-  /// - Throws: `versionGone` when the version is not kept, `dataLoss` when what the disk holds is not what was written.
+  /// - Throws: `versionGone` when the version is not kept, `dataLoss` when what the disk holds is not what was written,
+  ///   and no other member has it either.
   package func read(
     _ file: FileID, level: Int, indexes: Range<UInt64>, version: Version
   ) async throws(SectorError) -> BlockRange {
     try self.require(file)
     do {
-      return try await self.store.read(
+      return try await self.readHealing(
         inode: file.inode.rawValue, level: UInt8(clamping: level), indexes: indexes, version: version.rawValue)
     } catch {
       throw SectorError(error, generation: self.generation)

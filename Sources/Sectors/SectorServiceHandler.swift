@@ -124,9 +124,9 @@ extension SectorGroup {
       $0.sectorSize = UInt32(self.sectorSize)
       $0.cipherSuite = .aes256GcmSha256
       $0.nextInode = status.inodeNumbers + 1
-      // Generations are handed out, and clusters recovered, once there are several.
+      // Generations are handed out once there are several.
       $0.nextGeneration = self.generation == .root ? Generation.root.rawValue + 1 : 0
-      $0.incarnation = 1
+      $0.incarnation = self.life.incarnation.rawValue
     }
   }
 }

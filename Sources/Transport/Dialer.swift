@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import GRPCCore
+package import GRPCCore
 internal import GRPCNIOTransportHTTP2Posix
 package import NIOCore
 internal import NIOHTTP2
@@ -18,12 +18,19 @@ package struct Dialer: Sendable {
   private let security: TransportSecurity
   private let group: any EventLoopGroup
   let limits: TransportLimits
+  private let interceptors: [any ClientInterceptor]
 
-  /// - Parameter group: The event loops for connections. The caller shuts it down after all of them have closed.
-  package init(_ security: TransportSecurity, group: any EventLoopGroup, limits: TransportLimits = TransportLimits()) {
+  /// - Parameters:
+  ///   - group: The event loops for connections. The caller shuts it down after all of them have closed.
+  ///   - interceptors: See all calls over the connections.
+  package init(
+    _ security: TransportSecurity, group: any EventLoopGroup, limits: TransportLimits = TransportLimits(),
+    interceptors: [any ClientInterceptor] = []
+  ) {
     self.security = security
     self.group = group
     self.limits = limits
+    self.interceptors = interceptors
   }
 
   /// Connects, calls `body`, and closes the connection when that returns.
@@ -116,7 +123,8 @@ package struct Dialer: Sendable {
       throw error
     }
     return NodeConnection(
-      GRPCClient(transport: transport), peer: try await peer.futureResult.get(), channel: channel, state: state)
+      GRPCClient(transport: transport, interceptors: self.interceptors), peer: try await peer.futureResult.get(),
+      channel: channel, state: state)
   }
 
   /// On the event loop.

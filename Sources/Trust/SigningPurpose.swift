@@ -23,4 +23,6 @@ package enum SigningPurpose: String, Hashable, Sendable, CaseIterable {
   case receipt = "receipt"
   /// A message between actors.
   case envelope = "envelope"
+  /// What allows one member to begin the next life of a cluster that has lost its majority.
+  case recoveryWarrant = "recovery warrant"
 }

@@ -60,6 +60,12 @@ package enum ErrorText {
     case .peerUnreachable: "\(error.message); is the process running there, and is the address right?"
     case .peerNotTrusted: "\(error.message); is the address that of a process of this domain?"
     case .notLeader: "the cluster has no leader at the moment; try again, and see that most of its processes run"
+    case .staleIncarnation:
+      "the process belongs to a former life of the cluster, which a recovery has ended; ask another process"
+    case .processNeeded:
+      "the cluster can not do without this process now, as others do not run; see 'btrpc cluster status'"
+    case .lastProcess:
+      "this is the only process that stores the domain, which would be left without one; add another one first"
     case .operationTooOld, .sessionUnknown: "whether this was done can not be told; look, and repeat it if need be"
     case .credentialRefused:
       "the process refuses your credential: it was replaced or removed, or has expired; ask for a new one"

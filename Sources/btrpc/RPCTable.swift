@@ -67,6 +67,7 @@ package enum RPCTable {
   private typealias Cluster = Blocktree_V1_ClusterService.Method
   private typealias Members = Blocktree_V1_MemberService.Method
   private typealias Snapshots = Blocktree_V1_SnapshotService.Method
+  private typealias Repairs = Blocktree_V1_RepairService.Method
   private typealias Backups = Blocktree_V1_BackupService.Method
   private typealias Health = Grpc_Health_V1_Health.Method
   private typealias Reflection = Grpc_Reflection_V1_ServerReflection.Method
@@ -107,13 +108,17 @@ package enum RPCTable {
     RPCMethod(
       Cluster.TransferLeadership.descriptor, Cluster.TransferLeadership.Input.self,
       Cluster.TransferLeadership.Output.self),
+    RPCMethod(Cluster.Recover.descriptor, Cluster.Recover.Input.self, Cluster.Recover.Output.self),
+    RPCMethod(Cluster.Scrub.descriptor, Cluster.Scrub.Input.self, Cluster.Scrub.Output.self),
     RPCMethod(Backups.Backup.descriptor, Backups.Backup.Input.self, Backups.Backup.Output.self),
   ]
 
   private static let members: [RPCMethod] = [
     RPCMethod(Members.Deliver.descriptor, Members.Deliver.Input.self, Members.Deliver.Output.self),
     RPCMethod(Members.Introduce.descriptor, Members.Introduce.Input.self, Members.Introduce.Output.self),
+    RPCMethod(Members.Release.descriptor, Members.Release.Input.self, Members.Release.Output.self),
     RPCMethod(Snapshots.Install.descriptor, Snapshots.Install.Input.self, Snapshots.Install.Output.self),
+    RPCMethod(Repairs.FetchBlocks.descriptor, Repairs.FetchBlocks.Input.self, Repairs.FetchBlocks.Output.self),
   ]
 
   private static let general: [RPCMethod] = [

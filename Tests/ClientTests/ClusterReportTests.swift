@@ -59,6 +59,9 @@ struct ClusterReportTests {
     #expect(try Btrpc.parseAsRoot(["cluster", "transfer"]) is ClusterTransfer)
     #expect(try Btrpc.parseAsRoot(["cluster", "transfer", "--to", "/node2"]) is ClusterTransfer)
     #expect(throws: (any Error).self) { try Btrpc.parseAsRoot(["cluster", "transfer", "--to", "node2"]) }
+    #expect(try Btrpc.parseAsRoot(["cluster", "scrub", "--wait"]) is ClusterScrub)
+    #expect(
+      try Btrpc.parseAsRoot(["cluster", "scrub", "--rate", "100", "--address", "192.0.2.7:7777"]) is ClusterScrub)
   }
 
   @Test("has a row for each member, and says what is wrong with whom")
@@ -69,6 +72,31 @@ struct ClusterReportTests {
       $0.process = "/node1"
     }
     view.membershipIsChanging = true
+    view.scrub = .with {
+      $0.running = .with {
+        $0.number = 8
+        $0.verifiedBytes = 250
+        $0.expectedBytes = 1_000
+      }
+      $0.last = .with {
+        $0.number = 7
+        $0.startTime = 1_700_000_000
+        $0.endTime = 1_700_000_075
+        $0.verifiedBytes = 3 << 20
+        $0.found = 3
+        $0.healed = 2
+      }
+      $0.damages = [
+        .with {
+          $0.file = "1:24"
+          $0.part = "sector"
+          $0.index = 5
+          $0.cause = .lost
+        }
+      ]
+      $0.omittedDamages = 2
+    }
+    view.storesSetAside = ["generation-1.damaged-20261124T010203Z"]
     let silent = BlocktreeError(code: .deadlineExceeded, message: "late")
     let report = ClusterReport(
       ClusterOverview(
@@ -85,13 +113,18 @@ struct ClusterReportTests {
         "log:         committed to 999, ends at 1000",
         "membership:  is changing",
         "",
-        "Process  Role               Term  Applied  Lag  Heard  Used  Log  Free",
-        "/node1   leader                7      998    0   0.0s  2.0K  512  1.0G",
-        "/node2   ?, going                           12   1.2s                 ",
-        "/node3   learner, snapshot     7      998  900   1.2s  2.0K  512  1.0G",
+        "Process  Role               Term  Applied  Lag  Heard  Used  Log  Free  Scrubbed",
+        "/node1   leader                7      998    0   0.0s  2.0K  512  1.0G  25 %",
+        "/node2   ?, going                           12   1.2s                   ",
+        "/node3   learner, snapshot     7      998  900   1.2s  2.0K  512  1.0G  ",
         "",
         "/node2: it does not answer",
         "/node3: its store does not work: it is broken",
+        "",
+        "/node1: verified 3.0MB in 1m 15s, 3 damaged, 2 healed",
+        "/node1: damaged: sector 5 of 1:24: no process has it",
+        "/node1: damaged: 2 more",
+        "/node1: a former store is kept as generation-1.damaged-20261124T010203Z; remove it when it is not needed",
       ])
     let json = try #require(
       try JSONSerialization.jsonObject(with: JSONEncoder().encode(report)) as? [String: Any])
@@ -102,6 +135,37 @@ struct ClusterReportTests {
     #expect(members.map { $0["replication"] as? String } == ["replicating", "replicating", "snapshot"])
     #expect(members.map { $0["freeBytes"] as? Int } == [1 << 30, nil, 1 << 30])
     #expect(members.map { $0["isWritable"] as? Bool } == [true, true, false])
+    let scrub = try #require(members[0]["scrub"] as? [String: Any])
+    let last = try #require(scrub["last"] as? [String: Any])
+    #expect(last["number"] as? Int == 7 && last["found"] as? Int == 3 && last["healed"] as? Int == 2)
+    #expect(last["end"] as? String == "2023-11-14T22:14:35.000000000Z")
+    #expect(scrub["damages"] as? [String] == ["sector 5 of 1:24: no process has it"])
+    #expect(members[1]["scrub"] == nil)
+  }
+
+  @Test("says of what is damaged where it is, and why it is not healed")
+  func damage() {
+    func line(_ change: (inout Blocktree_V1_ClusterDamage) -> Void) -> String {
+      var damage = Blocktree_V1_ClusterDamage()
+      change(&damage)
+      return ScrubText.line(damage)
+    }
+    #expect(
+      line {
+        $0.file = "1:7"
+        $0.part = "tree node"
+        $0.level = 2
+        $0.index = 9
+        $0.cause = .unreachable
+      } == "tree node 9 of level 2 of 1:7: not all of the other processes could be asked")
+    #expect(
+      line {
+        $0.part = "index"
+        $0.cause = .needsNewStore
+        $0.detail = "there is no other member"
+      } == "index: it takes a new store (there is no other member)")
+    #expect(ScrubText.found(0, healed: 0) == "nothing damaged")
+    #expect(ScrubText.found(2, healed: 2) == "2 damaged, all healed")
   }
 
   @Test("says whose view it is when nobody leads, and shows no name that plays tricks with a terminal")

@@ -56,10 +56,6 @@ struct OperatingTests {
 }
 
 extension TestCluster {
-  fileprivate func withClient<Result>(_ body: (Client) async throws -> Result) async throws -> Result {
-    try await BlocktreeClient.withClient(self.profile, body)
-  }
-
   fileprivate func number(_ path: String) throws -> Int {
     try #require(self.members.first { Self.path($0) == path })
   }

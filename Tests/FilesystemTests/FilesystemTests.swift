@@ -113,7 +113,7 @@ struct FileTests {
         try await filesystem.put("/kept", [1, 2, 3])
         var upload = try await filesystem.upload(
           path("/kept"), mode: Mode(truncating: 0o644), mustBeNew: false, filesystem.asOwner)
-        try await upload.append([UInt8](repeating: 1, count: 3 << 20))
+        try await upload.append([UInt8](repeating: 1, count: 5 << 20))
         #expect(try filesystem.sectors.store.inodes(flag: .pending).count == 1)
         #expect(try await filesystem.get("/kept") == [1, 2, 3])
         await upload.abandon()
@@ -121,7 +121,7 @@ struct FileTests {
         // One more that nobody ends, as when the process dies.
         var lost = try await filesystem.upload(
           path("/lost"), mode: Mode(truncating: 0o644), mustBeNew: true, filesystem.asOwner)
-        try await lost.append([UInt8](repeating: 1, count: 3 << 20))
+        try await lost.append([UInt8](repeating: 1, count: 5 << 20))
       }
       try await domain.withFilesystem { (filesystem: Filesystem) async throws in
         #expect(try await filesystem.removePending() == 1)

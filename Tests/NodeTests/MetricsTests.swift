@@ -47,6 +47,8 @@ struct MetricsTests {
       #expect(value("blocktree_store_used_bytes") ?? 0 > 0)
       #expect(value("blocktree_store_free_bytes") ?? 0 > 0)
       #expect(value("blocktree_store_queue_entries") == 0)
+      #expect(value("blocktree_scrub_running") == 0 && value("blocktree_scrub_damaged") == 0)
+      #expect(value("blocktree_scrub_last_end_time_seconds") == 0 && value("blocktree_scrub_healed_total") == 0)
       #expect(value("blocktree_cluster_is_leader") == 1)
       #expect(value(#"blocktree_cluster_role{role="leader"}"#) == 1)
       #expect(value(#"blocktree_cluster_role{role="follower"}"#) == 0)

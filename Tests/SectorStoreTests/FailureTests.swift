@@ -7,13 +7,18 @@ import Testing
 
 @Suite("Failures")
 struct FailureTests {
+  /// More than goes into the log itself.
+  private static func large(_ version: UInt64) -> Change {
+    Bench.put(1, version, Dictionary(uniqueKeysWithValues: (0..<17).map { (UInt64($0), UInt8(version)) }))
+  }
+
   @Test("of a sync stop the store, and nothing wrong is served", arguments: [SimulatedDisk.Target.data, .log])
   func failedSyncStopsTheStore(_ target: SimulatedDisk.Target) async throws {
     let bench = try Bench()
     let store = bench.store
     _ = try await store.commit(Bench.put(1, 1, [0: 1]))
     bench.disk.failNextSync(target)
-    let pending = try store.enqueue(Bench.put(1, 2, [0: 2]))
+    let pending = try store.enqueue(Self.large(2))
     let failure = StoreError.failed(String(describing: FileError.failed(operation: "fdatasync", code: 5)))
     await #expect(throws: failure) { try await pending.durable() }
     #expect(throws: failure) { try store.enqueue(Bench.put(1, 3)) }
@@ -38,6 +43,25 @@ struct FailureTests {
     defer { third.abandon() }
     #expect(try third.record(1)?.version == version)
     #expect(try third.readBlocking(inode: 1, level: 0, indexes: 0..<1)[0]?.first == byte)
+  }
+
+  @Test("of the sync of a checkpoint stop the store, and the log has what was to reach the disk")
+  func failedSyncOfACheckpoint() async throws {
+    let bench = try Bench()
+    let store = bench.store
+    for version in 1...3 { _ = try await store.commit(Bench.put(1, UInt64(version), [0: UInt8(version)])) }
+    bench.disk.failNextSync(.data)
+    let failure = StoreError.failed(String(describing: FileError.failed(operation: "fdatasync", code: 5)))
+    await #expect(throws: failure) { try await store.checkpoint() }
+    #expect(throws: failure) { try store.enqueue(Bench.put(1, 4)) }
+    await #expect(throws: failure) { try await store.close() }
+
+    bench.disk.restart()
+    let second = try SectorStore.open(
+      at: Bench.directory, PowerLossRun.configuration(), files: bench.disk, index: bench.index)
+    defer { second.abandon() }
+    #expect(try second.record(1)?.version == 3)
+    #expect(try second.readBlocking(inode: 1, level: 0, indexes: 0..<1)[0]?.first == 3)
   }
 
   @Test("for want of room refuse one change, and later ones succeed when there is room")

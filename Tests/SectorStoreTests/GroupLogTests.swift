@@ -5,7 +5,7 @@ import Synchronization
 import Testing
 
 /// Collects what a store tells whoever decides what stands in its log.
-private final class Owner: LogOwner {
+final class Owner: LogOwner {
   struct Heard: Sendable {
     var persisted: UInt64 = 0
     var applied: [AppliedEntry] = []
@@ -33,7 +33,7 @@ private final class Owner: LogOwner {
 }
 
 /// A store of a group's member, whose consensus is the test.
-private struct Member {
+struct Member {
   let disk: SimulatedDisk
   let index: SimulatedIndex
   var store: SectorStore

@@ -6,12 +6,13 @@ import Testing
 
 /// A store on a simulated disk that does not fail, for tests of single rules.
 struct Bench {
-  let disk = SimulatedDisk(seed: 5)
+  let disk: SimulatedDisk
   let index: SimulatedIndex
   let store: SectorStore
   static let directory = "/store"
 
-  init(_ change: (inout StoreConfiguration) -> Void = { _ in }) throws {
+  init(seed: UInt64 = 5, _ change: (inout StoreConfiguration) -> Void = { _ in }) throws {
+    self.disk = SimulatedDisk(seed: seed)
     var configuration = PowerLossRun.configuration()
     configuration.segmentBytes = 1 << 20
     configuration.checkpointBytes = 1 << 20

@@ -166,7 +166,8 @@ struct BackupServiceTests {
     let impostor = try test.domain.principal(.process, "/node1", services: [.sector])
     #expect(try !SectorGroup.hosts(alone, impostor.credential))
     #expect(try !SectorGroup.hosts(alone, test.domain.ann.credential))
-    try await SectorGroup.refound(alone, as: test.domain.node.path, term: header.term + 1_000)
+    try await SectorGroup.refound(
+      alone, as: test.domain.node.path, term: header.term + 1_000, warrant: nil)
     try await alone.close()
     let store = try SectorStore.open(at: directory, TestGroup.configuration, appliesLog: false)
     return try await SectorGroup(

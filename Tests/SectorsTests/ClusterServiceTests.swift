@@ -169,7 +169,7 @@ struct ClusterServiceTests {
 
 /// A cluster of three members of one process: real stores, consensus and servers on loopback. `/node1` to `/node3` are
 /// in the tree with their addresses; the root directory is Ann's.
-private final class ThreeMembers: Sendable {
+final class ThreeMembers: Sendable {
   final class Member: Sendable {
     let id: MemberID
     let keys: PrincipalKeys
@@ -200,7 +200,8 @@ private final class ThreeMembers: Sendable {
           root: domain.authority.root, identity: .init(chain: principal.credential.chain, key: principal.key)),
         listeningOn: [ListenAddress(host: "127.0.0.1", port: 0)], group: MultiThreadedEventLoopGroup.singleton,
         logger: logger)
-      self.server = GRPCServer(transport: self.transport, services: [handler, ClusterServiceHandler(group)])
+      let operating = ClusterServiceHandler(group) { _ in }
+      self.server = GRPCServer(transport: self.transport, services: [handler, operating, RepairServiceHandler(group)])
     }
 
     func listen() async throws {
@@ -211,7 +212,8 @@ private final class ThreeMembers: Sendable {
 
   let domain: TestDomain
   let members: [Member]
-  private let directory: String
+  /// The store of a member is in a directory named by its number, from 1.
+  let directory: String
 
   private init(_ domain: TestDomain, _ members: [Member], directory: String) {
     self.domain = domain
@@ -283,8 +285,9 @@ private final class ThreeMembers: Sendable {
       received: { box.value?.receive($0, payloads: $1, from: $2) }, unreachable: { box.value?.unreachable($0) })
     let security = try TransportSecurity(
       root: domain.authority.root, identity: .init(chain: principal.credential.chain, key: principal.key))
+    let lives = LifeGuard(generation: 1, life: .first, root: domain.authority.root, heard: { _ in })
     let connections = MemberConnections(
-      member: ids[number - 1], generation: 1,
+      member: ids[number - 1], lives: lives,
       dialer: Dialer(security, group: MultiThreadedEventLoopGroup.singleton.next(), limits: MemberLimits.transport()),
       receiver: receiver)
     let group = try await SectorGroup(
@@ -293,15 +296,16 @@ private final class ThreeMembers: Sendable {
       signatures: SignatureCache(), now: presentTime, timing: self.timing, transport: connections)
     box.set(group.replica)
     let paths = try (1...3).map { try path("/node\($0)") }
-    let handler = MemberServiceHandler(
-      .init(
-        generation: 1, store: store.configuration,
-        identity: {
-          MemberIdentity(
-            generation: 1, member: group.replica.member, incarnation: GroupIncarnation(1),
-            lastLogIndex: group.replica.status.persisted)
-        }, admits: { paths.contains($0.path) },
-        memberID: { path in paths.firstIndex(of: path).map { ids[$0] } }), receiver: receiver)
+    var service = MemberServiceHandler.Configuration(
+      generation: 1, store: store.configuration,
+      identity: {
+        MemberIdentity(
+          generation: 1, member: group.replica.member, incarnation: GroupIncarnation(1),
+          lastLogIndex: group.replica.status.persisted)
+      }, admits: { paths.contains($0.path) },
+      memberID: { path in paths.firstIndex(of: path).map { ids[$0] } }, lives: lives)
+    service.release = { path, member in try await group.release(path, member: member) }
+    let handler = MemberServiceHandler(service, receiver: receiver)
     return try Member(principal, group, connections, handler, in: domain)
   }
 
@@ -379,7 +383,7 @@ private final class ThreeMembers: Sendable {
     }
   }
 
-  private func call<Result: Sendable>(
+  func call<Result: Sendable>(
     _ number: Int, as principal: TestPrincipal?, _ body: (NodeConnection) async throws -> Result
   ) async throws -> Result {
     let security = try TransportSecurity(

@@ -18,14 +18,21 @@ internal import Trust
 final class GroupKeeper: ServiceLifecycle.Service {
   let group: SectorGroup
   let connections: MemberConnections
+  let lives: LifeGuard
   let dialer: Dialer
+  let members: MemberList
   let logger: Logger
   private let state = Mutex(State())
 
-  init(group: SectorGroup, connections: MemberConnections, dialer: Dialer, logger: Logger) {
+  init(
+    group: SectorGroup, connections: MemberConnections, lives: LifeGuard, dialer: Dialer, members: MemberList,
+    logger: Logger
+  ) {
     self.group = group
     self.connections = connections
+    self.lives = lives
     self.dialer = dialer
+    self.members = members
     self.logger = logger
   }
 
@@ -84,6 +91,10 @@ final class GroupKeeper: ServiceLifecycle.Service {
       return MemberPeer(id: member, path: path, addresses: self.group.addresses(of: path))
     }
     self.connections.connect(to: peers)
+    // A store that has failed does not tell who they are.
+    if peers.count == status.membership.members.count(where: { $0 != self.group.replica.member }) {
+      self.members.note(peers)
+    }
   }
 
   /// Who is at a path: the member that is heard from there, or whoever answers.
@@ -111,22 +122,30 @@ final class GroupKeeper: ServiceLifecycle.Service {
   private func ask(_ path: TreePath) async {
     let own = MemberIdentity(
       generation: self.group.generation.rawValue, member: self.group.replica.member,
-      incarnation: GroupIncarnation(1), lastLogIndex: self.group.replica.status.persisted)
+      incarnation: self.group.life.incarnation, warrant: self.group.life.warrant?.bytes ?? [],
+      lastLogIndex: self.group.replica.status.persisted)
     do {
       let answer = try await self.connections.introduce(own, to: path, at: self.group.addresses(of: path))
+      // Without a store it belongs to none. With that of another life it is not the one that is wanted.
+      if answer.lastLogIndex > .zero {
+        try self.lives.check(incarnation: answer.incarnation.rawValue, warrant: answer.warrant)
+      }
       self.state.withLock { state in
         state.introduced[path] = answer
         state.answered[path] = MonotonicClock.now.nanoseconds
         state.asking.remove(path)
       }
     } catch {
+      self.lives.note(error)
       self.logger.debug("a process does not answer", metadata: ["process": "\(path)", "error": "\(error)"])
       self.state.withLock { _ = $0.asking.remove(path) }
     }
   }
 
   private func change(_ status: ReplicaStatus, to wanted: Set<MemberID>) async {
-    guard let target = MembershipPlan.next(status, wanted: wanted) else { return }
+    let next = MembershipPlan.next(
+      status, wanted: wanted, at: MonotonicClock.now, silenceMax: self.group.timing.silenceMax)
+    guard let target = next else { return }
     do {
       // Their names first, so that every member can connect to them.
       for member in target.members where self.group.path(of: member) == nil {
@@ -168,8 +187,9 @@ final class GroupKeeper: ServiceLifecycle.Service {
     while true {
       do {
         return try await SnapshotSender.send(
-          snapshot, of: self.group.store, from: self.group.replica.member,
-          generation: self.group.generation.rawValue, to: peer, dialer: self.dialer)
+          snapshot, of: self.group.store, from: self.group.replica.member, life: self.group.life,
+          generation: self.group.generation.rawValue, to: peer, dialer: self.dialer,
+          heal: { [group] in await group.heal($0) })
       } catch {
         attemptsLeft -= 1
         guard attemptsLeft > 0, self.group.replica.leader == self.group.replica.member, self.mayPass(error) else {
@@ -230,6 +250,7 @@ final class GroupKeeper: ServiceLifecycle.Service {
         // While it is open, the entries that follow it are kept.
         await self.waitUntilFollowing(member, snapshot.index)
       } catch {
+        self.lives.note(error)
         self.logger.warning("a snapshot was not sent", metadata: ["to": "\(path)", "error": "\(error)"])
         try? await Task.sleep(for: .seconds(1))
       }

@@ -21,6 +21,9 @@ final class MemberInbox: Sendable {
 
   func connect(_ replica: ReplicaDriver) { self.replica.withLock { $0 = replica } }
 
+  /// Ends this member's part in the consensus. Blocks.
+  func stop() { self.replica.withLock { $0 }?.stop() }
+
   var receiver: MemberReceiver {
     MemberReceiver(
       received: { message, payloads, sender in

@@ -10,6 +10,10 @@ final class NodeEnd: Sendable {
     case stop
     /// A newer store is ready to take the place of the present one.
     case storeReplaced
+    /// A warrant of recovery came, and was put on the disk: the next start heeds it.
+    case warrant
+    /// The store is damaged, and the cluster does without it: it is set aside, and the process comes back as a new member.
+    case storeDamaged
   }
 
   private struct State {
@@ -40,7 +44,8 @@ final class NodeEnd: Sendable {
     }
   }
 
-  fileprivate func wait() async {
+  /// Returns when there is a reason, or the task is cancelled.
+  func wait() async {
     await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
         let isOver = self.state.withLock { state in

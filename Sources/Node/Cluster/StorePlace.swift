@@ -35,6 +35,43 @@ struct StorePlace: Sendable {
     try self.removeOutgoing()
   }
 
+  // MARK: Set aside
+
+  /// A process that has set aside so many does not do so again by itself: its disk has to be looked after.
+  static let setAsideMax = 3
+
+  /// Stores that were set aside, each a directory beside the store's place: nobody but people removes them.
+  var setAside: [String] {
+    let (parent, name) = OwnerFiles.split(self.path)
+    let names = (try? OwnerFiles.list(parent)).flatMap { $0 } ?? []
+    return names.filter { found in
+      guard found.hasPrefix(name + "."), found.count > name.count + 1 else { return false }
+      return found != name + ".incoming" && found != name + ".outgoing"
+    }.sorted()
+  }
+
+  /// Moves the store out of the way, as `generation-1.<why>-<time>`, and leaves it as it is. Durable when it returns. To
+  /// be called while no store is open.
+  ///
+  /// - Parameter why: one word, for the name.
+  /// - Returns: where it is now.
+  func setAside(_ why: String) throws(NodeError) -> String {
+    let time = WallClock.date().formatted(Date.ISO8601FormatStyle(dateSeparator: .omitted, timeSeparator: .omitted))
+    var target = "\(self.path).\(why)-\(time)"
+    var number = 1
+    while OwnerFiles.exists(target) {
+      number += 1
+      target = "\(self.path).\(why)-\(time)-\(number)"
+    }
+    do throws(FileError) {
+      try self.files.rename(self.path, to: target)
+      try self.files.syncDirectory(self.parent)
+    } catch {
+      throw .inconsistent("\(self.path) can not be set aside as \(target): \(error)")
+    }
+    return target
+  }
+
   private func removeOutgoing() throws(NodeError) {
     guard OwnerFiles.exists(self.outgoing) else { return }
     do { try FileManager.default.removeItem(atPath: self.outgoing) } catch {

@@ -25,6 +25,8 @@ struct NodeMetrics: Sendable {
   let connections: ConnectionSource
   /// Nil while the process waits to be made a member.
   let group: SectorGroup?
+  /// Nil where no store is looked after.
+  let scrub: ScrubKeeper?
 
   /// When the node began.
   struct Start: Sendable {
@@ -42,6 +44,7 @@ struct NodeMetrics: Sendable {
     if let group {
       families += self.storeFamilies(group) + self.clusterFamilies(group)
     }
+    if let scrub { families += self.scrubFamilies(scrub) }
     return ExpositionText(families + self.registry.families()).bytes
   }
 
@@ -87,6 +90,32 @@ struct NodeMetrics: Sendable {
         ]),
       MetricFamily(
         "blocktree_handshakes", .gauge, help: "TLS handshakes under way.", .integer(UInt64(handshakes))),
+    ]
+  }
+
+  // MARK: Verifying
+
+  private func scrubFamilies(_ scrub: ScrubKeeper) -> [MetricFamily] {
+    let (status, healed) = (scrub.scrubStatus, scrub.healed)
+    func gauge(_ name: String, _ help: String, _ value: UInt64) -> MetricFamily {
+      MetricFamily("blocktree_scrub_\(name)", .gauge, help: help, .integer(value))
+    }
+    let last = status.last
+    return [
+      gauge("running", "Whether a pass over the store goes on.", status.running == nil ? 0 : 1),
+      gauge("verified_bytes", "What the pass that goes on has verified.", status.running?.verifiedByteCount ?? 0),
+      gauge(
+        "last_end_time_seconds", "When the last pass ended, in seconds since 1970; 0 before the first.",
+        UInt64(clamping: last?.end ?? 0)),
+      gauge("last_verified_bytes", "What the last pass has verified.", last?.verifiedByteCount ?? 0),
+      gauge("last_found", "Places that the last pass has found damaged.", last?.foundCount ?? 0),
+      gauge(
+        "damaged", "Places that are damaged and could not be healed so far.",
+        UInt64(status.damages.count) + status.omittedCount),
+      MetricFamily(
+        "blocktree_scrub_healed_total", .counter,
+        help: "Places that were healed since the node began or had a new store.",
+        .integer(healed.healed)),
     ]
   }
 

@@ -44,7 +44,7 @@ package final class MemberConnections: MemberLinks {
   }
 
   private let member: MemberID
-  private let generation: UInt64
+  private let lives: LifeGuard
   private let dialer: Dialer
   private let receiver: MemberReceiver
   private let state = Mutex(State())
@@ -54,11 +54,12 @@ package final class MemberConnections: MemberLinks {
 
   /// - Parameters:
   ///   - member: This member.
+  ///   - lives: Says which life of the group it belongs to, and hears when others say that this one is over.
   ///   - dialer: Best with the limits that ``MemberLimits/transport(_:)`` gives, and with one event loop.
   ///   - receiver: Hears who is unreachable. What arrives, it hears from the ``MemberServiceHandler``.
-  package init(member: MemberID, generation: UInt64, dialer: Dialer, receiver: MemberReceiver) {
+  package init(member: MemberID, lives: LifeGuard, dialer: Dialer, receiver: MemberReceiver) {
     self.member = member
-    self.generation = generation
+    self.lives = lives
     self.dialer = dialer
     self.receiver = receiver
     (self.starts, self.start) = AsyncStream.makeStream(of: MemberLink.self)
@@ -163,7 +164,7 @@ package final class MemberConnections: MemberLinks {
 
   private func link(_ lane: MemberLane, to peer: MemberPeer) -> MemberLink {
     MemberLink(
-      lane, to: peer, from: self.member, generation: self.generation, dialer: self.dialer,
+      lane, to: peer, from: self.member, lives: self.lives, dialer: self.dialer,
       unreachable: self.receiver.unreachable)
   }
 

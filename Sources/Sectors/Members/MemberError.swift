@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Foundation
 internal import GRPCCore
 package import GRPCProtobuf
 package import Raft
 internal import Transport
+internal import Trust
 
 /// Why a message of another member, or a stream of them, was refused. What came before it on the stream was handed over.
 package enum MemberError: Error, Hashable, Sendable {
@@ -13,6 +15,8 @@ package enum MemberError: Error, Hashable, Sendable {
   case wrongGeneration(UInt64)
   /// The sender is not the member that its process is known as, or this process is not the receiver that is meant.
   case wrongMember(End, expected: MemberID?)
+  /// The sender belongs to a life of the group that is over: this one came after it.
+  case staleIncarnation(GroupLife)
   /// This process has no store yet, or does not serve now.
   case notServing
   /// More is under way to this process than it keeps. Later it may go.
@@ -29,6 +33,8 @@ package enum MemberError: Error, Hashable, Sendable {
 }
 
 extension MemberError: StatusConvertible {
+  static let staleIncarnationReason = "STALE_INCARNATION"
+
   package var status: GoogleRPCStatus {
     switch self {
     case .permissionDenied:
@@ -41,6 +47,11 @@ extension MemberError: StatusConvertible {
       .init(
         .failedPrecondition, "The \(end.rawValue) is another member.", reason: "WRONG_MEMBER",
         ["field": end.rawValue].merging(expected.map { ["member": "\($0.rawValue)"] } ?? [:]) { first, _ in first })
+    case .staleIncarnation(let life):
+      .init(
+        .failedPrecondition, "A recovery has ended that life of the cluster.", reason: Self.staleIncarnationReason,
+        ["incarnation": "\(life.incarnation.rawValue)"]
+          .merging(life.warrant.map { ["warrant": Data($0.bytes).base64EncodedString()] } ?? [:]) { first, _ in first })
     case .notServing:
       .init(.unavailable, "This process does not serve now.", reason: "NOT_SERVING")
     case .busy:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import BlocktreeSchema
+internal import Foundation
 internal import GRPCCore
 internal import Raft
 internal import SwiftProtobuf
@@ -40,17 +41,22 @@ final class MemberLink: Sendable {
 
   let peer: MemberPeer
   private let header: Blocktree_V1_DeliverHeader
+  private let lives: LifeGuard
   private let dialer: Dialer
   private let unreachable: @Sendable (MemberID) -> Void
   private let state: Mutex<State>
 
   init(
-    _ lane: MemberLane, to peer: MemberPeer, from member: MemberID, generation: UInt64, dialer: Dialer,
+    _ lane: MemberLane, to peer: MemberPeer, from member: MemberID, lives: LifeGuard, dialer: Dialer,
     unreachable: @escaping @Sendable (MemberID) -> Void
   ) {
     self.peer = peer
+    let life = lives.life
+    self.lives = lives
     self.header = .with {
-      $0.generation = generation
+      $0.generation = lives.generation
+      $0.incarnation = life.incarnation.rawValue
+      $0.warrant = Data(life.warrant?.bytes ?? [])
       $0.sender = member.rawValue
       $0.receiver = peer.id.rawValue
     }
@@ -137,6 +143,7 @@ final class MemberLink: Sendable {
       failure = StatusDetails(code: .unavailable, message: "The member ended the stream.")
     } catch {
       failure = StatusDetails(describing: error)
+      self.lives.note(failure)
     }
     self.state.withLock { state in
       state.isResting = true

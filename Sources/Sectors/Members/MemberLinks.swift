@@ -54,16 +54,21 @@ package struct MemberIdentity: Hashable, Sendable {
   package var generation: UInt64
   /// Nil while it has no store.
   package var member: MemberID?
+  /// 0 while it has no store.
   package var incarnation: GroupIncarnation
+  /// What allowed the incarnation, as the process says; empty for the first.
+  package var warrant: [UInt8]
   /// The last entry that is on its disk.
   package var lastLogIndex: Raft.LogIndex
 
   package init(
-    generation: UInt64, member: MemberID?, incarnation: GroupIncarnation, lastLogIndex: Raft.LogIndex
+    generation: UInt64, member: MemberID?, incarnation: GroupIncarnation, warrant: [UInt8] = [],
+    lastLogIndex: Raft.LogIndex
   ) {
     self.generation = generation
     self.member = member
     self.incarnation = incarnation
+    self.warrant = warrant
     self.lastLogIndex = lastLogIndex
   }
 }

@@ -26,16 +26,22 @@ package struct MemberServiceHandler: Blocktree_V1_MemberService.SimpleServicePro
     package var admits: @Sendable (Credential) -> Bool
     /// The member that the process at a path is known as; nil if none is known. Then it is who it says.
     package var memberID: @Sendable (TreePath) -> MemberID?
+    /// Refuses whoever belongs to a life of the group that is over.
+    package var lives: LifeGuard
+    /// Lets the member at a path leave its store behind. Nil where there is no cluster yet. May wait.
+    package var release: (@Sendable (TreePath, MemberID?) async throws -> Void)?
 
     package init(
       generation: UInt64, store: StoreConfiguration, identity: @escaping @Sendable () -> MemberIdentity?,
-      admits: @escaping @Sendable (Credential) -> Bool, memberID: @escaping @Sendable (TreePath) -> MemberID?
+      admits: @escaping @Sendable (Credential) -> Bool, memberID: @escaping @Sendable (TreePath) -> MemberID?,
+      lives: LifeGuard
     ) {
       self.generation = generation
       self.store = store
       self.identity = identity
       self.admits = admits
       self.memberID = memberID
+      self.lives = lives
     }
   }
 
@@ -53,9 +59,21 @@ package struct MemberServiceHandler: Blocktree_V1_MemberService.SimpleServicePro
   ) async throws -> Blocktree_V1_IntroduceResponse {
     _ = try self.caller(context)
     guard request.hasCaller else { throw MemberError.invalid(field: "caller") }
-    try self.check(generation: MemberIdentity(request.caller).generation)
+    let other = try MemberIdentity(request.caller)
+    try self.check(generation: other.generation)
+    try self.configuration.lives.check(incarnation: other.incarnation.rawValue, warrant: other.warrant)
     guard let identity = self.configuration.identity() else { throw MemberError.notServing }
     return .with { $0.member = .init(identity) }
+  }
+
+  package func release(
+    request: Blocktree_V1_ReleaseRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_ReleaseResponse {
+    let caller = try self.caller(context)
+    try self.check(generation: request.generation)
+    guard let release = self.configuration.release else { throw MemberError.notServing }
+    try await release(caller.path, request.member == 0 ? nil : MemberID(request.member))
+    return Blocktree_V1_ReleaseResponse()
   }
 
   package func deliver(
@@ -107,6 +125,8 @@ package struct MemberServiceHandler: Blocktree_V1_MemberService.SimpleServicePro
     _ header: Blocktree_V1_DeliverHeader, _ caller: Credential
   ) throws(MemberError) -> MemberID {
     try self.check(generation: header.generation)
+    try self.configuration.lives.check(
+      incarnation: header.incarnation, warrant: MemberIdentity.warrant(header.warrant))
     guard header.sender != 0 else { throw .invalid(field: "sender") }
     guard header.receiver != 0 else { throw .invalid(field: "receiver") }
     guard let own = self.configuration.identity()?.member else { throw .notServing }

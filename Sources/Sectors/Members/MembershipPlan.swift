@@ -13,7 +13,11 @@ package enum MembershipPlan {
   /// - Parameters:
   ///   - status: of this member; only a leader that is not changing the membership already has a plan.
   ///   - wanted: the members that there should be.
-  package static func next(_ status: ReplicaStatus, wanted: Set<MemberID>) -> Membership? {
+  ///   - now: by the clock of the status.
+  ///   - silenceMax: nanoseconds; a member that was not heard for longer is not there.
+  package static func next(
+    _ status: ReplicaStatus, wanted: Set<MemberID>, at now: Raft.Instant, silenceMax: UInt64
+  ) -> Membership? {
     guard status.leadership.role == .leader, !status.membershipIsPending else { return nil }
     let current = status.membership
     var voters = current.voters.filter(wanted.contains)
@@ -25,7 +29,12 @@ package enum MembershipPlan {
     }
     // Somebody has to decide: a group that is wanted by nobody stays as it is.
     guard let target = Membership(voters: voters, learners: learners), target != current else { return nil }
-    return target
+    // A change that its own majority can not commit would stand in the way of everything else.
+    let present = target.voters.count { voter in
+      let lastHeard = status.members.first { $0.member == voter }?.lastHeard.nanoseconds ?? 0
+      return voter == status.member || lastHeard + silenceMax > now.nanoseconds
+    }
+    return target.voters == current.voters || 2 * present > target.voters.count ? target : nil
   }
 
   private static func isCaughtUp(_ learner: MemberID, _ status: ReplicaStatus) -> Bool {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import BlocktreeSchema
+internal import Foundation
 package import Raft
 package import SectorStore
 internal import SwiftProtobuf
+internal import Trust
 
 /// A message of consensus and the payloads of its entries: one for each entry of an append, otherwise none.
 package struct MemberMessage: Sendable {
@@ -183,6 +185,7 @@ extension Blocktree_V1_MemberIdentity {
     self.generation = identity.generation
     self.member = identity.member?.rawValue ?? 0
     self.incarnation = identity.incarnation.rawValue
+    self.warrant = Data(identity.warrant)
     self.lastLogIndex = identity.lastLogIndex.rawValue
   }
 }
@@ -342,6 +345,15 @@ extension MemberIdentity {
     guard message.generation != 0 else { throw .invalid(field: "generation") }
     self.init(
       generation: message.generation, member: message.member == 0 ? nil : MemberID(message.member),
-      incarnation: GroupIncarnation(message.incarnation), lastLogIndex: Raft.LogIndex(message.lastLogIndex))
+      incarnation: GroupIncarnation(message.incarnation), warrant: try Self.warrant(message.warrant),
+      lastLogIndex: Raft.LogIndex(message.lastLogIndex))
+  }
+
+  /// The bytes of a warrant that nobody has verified.
+  static func warrant(_ bytes: Data) throws(MemberError) -> [UInt8] {
+    guard bytes.count <= RecoveryWarrant.byteCountMax else {
+      throw .tooLarge("warrant", limit: RecoveryWarrant.byteCountMax, found: bytes.count)
+    }
+    return Array(bytes)
   }
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import BlocktreeSchema
+internal import Foundation
 package import Raft
 package import SectorStore
 internal import SwiftProtobuf
+internal import Trust
 
 /// What snapshot is sent, and between whom.
 package struct SnapshotHeader: Hashable, Sendable {
@@ -15,9 +17,13 @@ package struct SnapshotHeader: Hashable, Sendable {
   /// The last entry that the snapshot contains, and its term.
   package var index: StoreLogIndex
   package var term: UInt64
+  /// Of the group that the store belongs to, and what allowed it; see ``LifeGuard``.
+  package var incarnation: UInt64
+  package var warrant: [UInt8]
 
   package init(
-    generation: UInt64, sender: MemberID, receiver: MemberID, sectorSize: Int, index: StoreLogIndex, term: UInt64
+    generation: UInt64, sender: MemberID, receiver: MemberID, sectorSize: Int, index: StoreLogIndex, term: UInt64,
+    life: GroupLife = .first
   ) {
     self.generation = generation
     self.sender = sender
@@ -25,6 +31,8 @@ package struct SnapshotHeader: Hashable, Sendable {
     self.sectorSize = sectorSize
     self.index = index
     self.term = term
+    self.incarnation = life.incarnation.rawValue
+    self.warrant = life.warrant?.bytes ?? []
   }
 }
 
@@ -38,6 +46,8 @@ extension SnapshotHeader {
     self.init(
       generation: header.generation, sender: MemberID(header.sender), receiver: MemberID(header.receiver),
       sectorSize: Int(header.sectorSize), index: StoreLogIndex(header.index), term: header.term)
+    self.incarnation = header.incarnation
+    self.warrant = try MemberIdentity.warrant(header.warrant)
   }
 }
 
@@ -50,5 +60,7 @@ extension Blocktree_V1_InstallHeader {
     self.sectorSize = UInt32(clamping: header.sectorSize)
     self.index = header.index.rawValue
     self.term = header.term
+    self.incarnation = header.incarnation
+    self.warrant = Data(header.warrant)
   }
 }

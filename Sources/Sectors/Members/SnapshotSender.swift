@@ -27,24 +27,28 @@ package enum SnapshotSender {
   /// - Parameters:
   ///   - store: The one that the snapshot is of.
   ///   - member: This member.
+  ///   - life: The one that the store belongs to.
   ///   - dialer: Best with the limits that ``MemberLimits/transport(_:)`` gives, so that a silent peer is noticed soon.
+  ///   - heal: Heals a block that is damaged here; says whether it is worth to read again.
   ///   - progress: Called on the connection's event loop after each answer of the receiver. Must not wait.
   /// - Throws: `StoreError` for what failed here; `TransportError` when no address of the peer answers as it should;
   ///   `StatusDetails` for what the receiver said, or when the connection broke; `MemberError.invalid` when its answers
   ///   make no sense; `CancellationError`.
   package static func send(
-    _ snapshot: StoreSnapshot, of store: SectorStore, from member: MemberID, generation: UInt64, to peer: MemberPeer,
-    dialer: Dialer, progress: @escaping @Sendable (SnapshotProgress) -> Void = { _ in }
+    _ snapshot: StoreSnapshot, of store: SectorStore, from member: MemberID, life: GroupLife = .first,
+    generation: UInt64, to peer: MemberPeer, dialer: Dialer,
+    heal: @escaping @Sendable (DamagePlace) async -> Bool = { _ in false },
+    progress: @escaping @Sendable (SnapshotProgress) -> Void = { _ in }
   ) async throws {
     let header = SnapshotHeader(
       generation: generation, sender: member, receiver: peer.id, sectorSize: store.configuration.sectorSize,
-      index: snapshot.index, term: snapshot.term)
+      index: snapshot.index, term: snapshot.term, life: life)
     let connection = try await self.dial(peer, dialer)
     try await withThrowingTaskGroup(of: Void.self) { tasks in
       tasks.addTask { await connection.run() }
       defer { connection.close() }
       try await connection.onEventLoop {
-        try await self.send(snapshot, header, store, over: connection, progress)
+        try await self.send(snapshot, header, store, over: connection, heal, progress)
       }
     }
   }
@@ -65,14 +69,14 @@ package enum SnapshotSender {
   /// On the connection's event loop.
   private static func send(
     _ snapshot: StoreSnapshot, _ header: SnapshotHeader, _ store: SectorStore, over connection: NodeConnection,
-    _ progress: @escaping @Sendable (SnapshotProgress) -> Void
+    _ heal: @escaping @Sendable (DamagePlace) async -> Bool, _ progress: @escaping @Sendable (SnapshotProgress) -> Void
   ) async throws {
     let flow = SnapshotFlow()
     let client = Blocktree_V1_SnapshotService.Client(wrapping: connection.client)
     do {
       try await client.install { writer in
         try await writer.write(.with { $0.header = .init(header) })
-        try await self.write(snapshot, store, flow, to: writer)
+        try await self.write(snapshot, store, flow, heal, to: writer)
       } onResponse: { response in
         for try await message in response.messages { progress(try flow.receive(message)) }
       }
@@ -90,14 +94,14 @@ package enum SnapshotSender {
 
   private static func write(
     _ snapshot: StoreSnapshot, _ store: SectorStore, _ flow: SnapshotFlow,
-    to writer: RPCWriter<Blocktree_V1_InstallRequest>
+    _ heal: @escaping @Sendable (DamagePlace) async -> Bool, to writer: RPCWriter<Blocktree_V1_InstallRequest>
   ) async throws {
     let start = try await flow.start()
-    var page = try await self.read(snapshot, store, flow, after: start)
+    var page = try await self.read(snapshot, store, flow, heal, after: start)
     while true {
       let next = page.next
       // The disk and the network work at the same time.
-      async let following = next == nil ? nil : self.read(snapshot, store, flow, after: next)
+      async let following = next == nil ? nil : self.read(snapshot, store, flow, heal, after: next)
       var requests = SnapshotRequests(page.items)
       while let request = requests.next() {
         try await flow.send(request.items.count, isLast: next == nil && requests.isAtEnd)
@@ -110,12 +114,15 @@ package enum SnapshotSender {
   }
 
   private static func read(
-    _ snapshot: StoreSnapshot, _ store: SectorStore, _ flow: SnapshotFlow, after cursor: SnapshotCursor?
+    _ snapshot: StoreSnapshot, _ store: SectorStore, _ flow: SnapshotFlow,
+    _ heal: @escaping @Sendable (DamagePlace) async -> Bool, after cursor: SnapshotCursor?
   ) async throws(StoreError) -> Page {
     do throws(StoreError) {
-      return try await store.perform { () throws(StoreError) in
-        let (items, next) = try snapshot.items(after: cursor, byteCountMax: SnapshotLimits.pieceByteCount)
-        return Page(items: items.map { $0.encoded() }, next: next)
+      return try await SectorGroup.readHealing(heal) { () throws(StoreError) in
+        try await store.perform { () throws(StoreError) in
+          let (items, next) = try snapshot.items(after: cursor, byteCountMax: SnapshotLimits.pieceByteCount)
+          return Page(items: items.map { $0.encoded() }, next: next)
+        }
       }
     } catch {
       flow.fail(error)

@@ -24,15 +24,19 @@ package struct SnapshotServiceHandler: Blocktree_V1_SnapshotService.SimpleServic
     package var memberID: @Sendable (TreePath) -> MemberID?
     /// Where snapshots go at present; nil while none are taken. Asked for each call.
     package var inbox: @Sendable () -> SnapshotInbox?
+    /// Refuses snapshots of a life of the group that is over.
+    package var lives: LifeGuard
 
     package init(
       identity: @escaping @Sendable () -> MemberIdentity?, admits: @escaping @Sendable (Credential) -> Bool,
-      memberID: @escaping @Sendable (TreePath) -> MemberID?, inbox: @escaping @Sendable () -> SnapshotInbox?
+      memberID: @escaping @Sendable (TreePath) -> MemberID?, inbox: @escaping @Sendable () -> SnapshotInbox?,
+      lives: LifeGuard
     ) {
       self.identity = identity
       self.admits = admits
       self.memberID = memberID
       self.inbox = inbox
+      self.lives = lives
     }
   }
 
@@ -141,6 +145,7 @@ package struct SnapshotServiceHandler: Blocktree_V1_SnapshotService.SimpleServic
     let header = try SnapshotHeader(request.header)
     guard let identity = self.configuration.identity() else { throw .notServing }
     guard header.generation == identity.generation else { throw .wrongGeneration(identity.generation) }
+    try self.configuration.lives.check(incarnation: header.incarnation, warrant: header.warrant)
     guard let own = identity.member else { throw .notServing }
     guard header.receiver == own else { throw .wrongMember(.receiver, expected: own) }
     let known = self.configuration.memberID(caller.path)

@@ -8,7 +8,14 @@ internal import BlocktreeSchema
 package struct ClusterCommand: AsyncParsableCommand {
   package static let configuration = CommandConfiguration(
     commandName: "cluster", abstract: "Look after a cluster: the processes that store the same directory together.",
-    subcommands: [ClusterStatusCommand.self, ClusterTransfer.self, ClusterBackup.self, ClusterVerifyBackup.self])
+    subcommands: [
+      ClusterStatusCommand.self,
+      ClusterTransfer.self,
+      ClusterScrub.self,
+      ClusterRecover.self,
+      ClusterBackup.self,
+      ClusterVerifyBackup.self,
+    ])
 
   package init() {}
 }

@@ -54,11 +54,66 @@ package struct ClusterReport: Encodable {
     var allocatedBytes: UInt64?
     var freeBytes: UInt64?
     var logBytes: UInt64?
+    var scrub: Scrub?
+    /// Stores in its directory that it has given up, for people to look at and to remove.
+    var storesSetAside: [String]?
     /// Why its store does not work, or it did not answer.
     var problem: String?
+    /// What there is to say beside the table.
+    fileprivate var remarks: [String] = []
+
+    private enum CodingKeys: String, CodingKey {
+      case id, process, addresses, vote, matchIndex, nextIndex, lag, silenceMilliseconds, replication, role, term
+      case commitIndex, appliedIndex, lastLogIndex, isWritable, usedBytes, allocatedBytes, freeBytes, logBytes
+      case scrub, storesSetAside, problem
+    }
+  }
+
+  /// How a process has verified what it stores.
+  package struct Scrub: Encodable {
+    package struct Pass: Encodable {
+      var number: UInt64
+      /// RFC 3339.
+      var start: String
+      var end: String?
+      var verifiedBytes: UInt64
+      var expectedBytes: UInt64
+      var found: UInt64
+      var healed: UInt64
+
+      init(_ pass: Blocktree_V1_ClusterScrubPass) {
+        self.number = pass.number
+        self.start = Timestamp(clampingSeconds: Double(pass.startTime)).description
+        self.end = pass.endTime == 0 ? nil : Timestamp(clampingSeconds: Double(pass.endTime)).description
+        self.verifiedBytes = pass.verifiedBytes
+        self.expectedBytes = pass.expectedBytes
+        self.found = pass.found
+        self.healed = pass.healed
+      }
+    }
+
+    /// For the table.
+    fileprivate var state: String
+    var running: Pass?
+    var last: Pass?
+    /// What is damaged, and not healed.
+    var damages: [String]
+    var omittedDamages: UInt64
+
+    private enum CodingKeys: String, CodingKey { case running, last, damages, omittedDamages }
+
+    init(_ scrub: Blocktree_V1_ClusterScrub) {
+      self.state = ScrubText.state(scrub)
+      self.running = scrub.hasRunning ? Pass(scrub.running) : nil
+      self.last = scrub.hasLast ? Pass(scrub.last) : nil
+      self.damages = scrub.damages.map(ScrubText.line)
+      self.omittedDamages = scrub.omittedDamages
+    }
   }
 
   var generation: UInt64
+  /// 1, and one more with each recovery.
+  var incarnation: UInt64
   /// Whose view this is: the leader's, if it answers.
   var answeredBy: String
   var term: UInt64
@@ -74,6 +129,7 @@ package struct ClusterReport: Encodable {
   package init(_ overview: ClusterOverview) {
     let view = overview.view
     self.generation = view.generation
+    self.incarnation = max(view.incarnation, 1)
     self.answeredBy = view.process
     self.term = view.term
     self.leader = view.hasLeader ? view.leader.process : nil
@@ -85,6 +141,9 @@ package struct ClusterReport: Encodable {
     self.members = overview.members.map(Member.init)
   }
 
+  /// Nothing in the first life.
+  private var incarnationText: String { self.incarnation > 1 ? "incarnation \(self.incarnation), " : "" }
+
   private var leaderText: String {
     guard let leader else { return "none is known; this is what \(self.answeredBy) says" }
     return leader == self.answeredBy ? leader : "\(leader), which does not say so; this is what \(self.answeredBy) says"
@@ -93,19 +152,22 @@ package struct ClusterReport: Encodable {
   /// For people.
   package var lines: [String] {
     var rows = [
-      ["generation:", "\(self.generation), term \(self.term)"],
+      ["generation:", "\(self.generation), \(self.incarnationText)term \(self.term)"],
       ["leader:", self.leaderText],
       ["log:", "committed to \(self.commitIndex), ends at \(self.lastLogIndex)"],
     ]
     if self.membershipIsChanging { rows.append(["membership:", "is changing"]) }
     if let target = self.transferTarget { rows.append(["leadership:", "is being handed over to \(target)"]) }
-    let header = ["Process", "Role", "Term", "Applied", "Lag", "Heard", "Used", "Log", "Free"]
+    let header = ["Process", "Role", "Term", "Applied", "Lag", "Heard", "Used", "Log", "Free", "Scrubbed"]
     var lines = Format.table(rows.map { $0.map(Terminal.escaped) })
     lines.append("")
     lines += Format.table([header] + self.members.map(\.cells), right: [2, 3, 4, 5, 6, 7, 8])
     let problems = self.members.filter { $0.problem != nil }
     if !problems.isEmpty { lines.append("") }
     for member in problems { lines.append(Terminal.escaped("\(member.name): \(member.problem ?? "")")) }
+    let remarks = self.members.flatMap { member in member.remarks.map { "\(member.name): \($0)" } }
+    if !remarks.isEmpty { lines.append("") }
+    lines += remarks.map(Terminal.escaped)
     return lines
   }
 }
@@ -163,15 +225,25 @@ extension ClusterReport.Member {
     self.allocatedBytes = own.disk.allocatedBytes
     self.freeBytes = own.disk.freeBytes
     self.logBytes = own.disk.logBytes
+    if own.hasScrub {
+      self.scrub = ClusterReport.Scrub(own.scrub)
+      if own.scrub.last.found > 0 { self.remarks.append(ScrubText.summary(own.scrub.last)) }
+      self.remarks += own.scrub.damages.map { "damaged: \(ScrubText.line($0))" }
+      if own.scrub.omittedDamages > 0 { self.remarks.append("damaged: \(own.scrub.omittedDamages) more") }
+    }
+    if !own.storesSetAside.isEmpty {
+      self.storesSetAside = own.storesSetAside
+      self.remarks += own.storesSetAside.map { "a former store is kept as \($0); remove it when it is not needed" }
+    }
     if !own.storeFailure.isEmpty {
       self.problem = "its store does not work: \(own.storeFailure)"
     } else if !own.isWritable {
-      self.problem = "it can not write at present; is its disk full?"
+      self.problem = "it can not write at present; is its disk full, or does it hang?"
     }
   }
 
   /// Why a member did not say how it is.
-  private static func sentence(for error: BlocktreeError) -> String {
+  static func sentence(for error: BlocktreeError) -> String {
     switch error.code {
     case .deadlineExceeded: "it does not answer"
     case .unimplemented: "it has no store yet, or is older than this program"
@@ -192,7 +264,7 @@ extension ClusterReport.Member {
       Terminal.escaped(self.name), role.joined(separator: ", "), self.term.map { "\($0)" } ?? "",
       self.appliedIndex.map { "\($0)" } ?? "", self.lag.map { "\($0)" } ?? "",
       self.silenceMilliseconds.map { Format.duration(.milliseconds(Int64(clamping: $0))) } ?? "",
-      size(self.usedBytes), size(self.logBytes), size(self.freeBytes),
+      size(self.usedBytes), size(self.logBytes), size(self.freeBytes), self.scrub?.state ?? "",
     ]
   }
 }

@@ -151,8 +151,9 @@ package struct ProcessRemove: ClientCommand {
     commandName: "remove",
     abstract: "Take a process's credential out of the tree.",
     discussion: """
-      The process is no member of the domain then: nobody believes it any more, its connections are closed, and it is \
-      struck out of the profile. What it has on its disk stays there.
+      The others go on without the process first. Then it is no member of the domain any more: nobody believes it, its \
+      connections are closed, and it is struck out of the profile. What it has on its disk stays there. While too few of \
+      the others run, it stays.
 
       EXAMPLES:
         btrpc process remove /node2

@@ -19,7 +19,8 @@ import Trust
 
 /// A domain of its own and the processes that serve it, each a real `btnode`; and what can happen to them.
 ///
-/// Members are counted from 0; member 0 is `/node1`. They are killed when nobody holds this any more.
+/// Members are counted from 0; member 0 is `/node1`. One that was removed keeps its number, and nobody else gets it. They
+/// are killed when nobody holds this any more.
 final class TestCluster: Sendable {
   /// How the members reach each other.
   enum Network: Sendable {
@@ -36,101 +37,182 @@ final class TestCluster: Sendable {
 
   private let scratch: Scratch
   private let namespaces: Namespaces?
-  private let state: Mutex<State>
-  let count: Int
+  private let disks: [Int: TestDisk]
+  private let state = Mutex(State())
 
   private struct State {
-    var processes: [NodeProcess?]
+    /// Those that belong to the cluster.
+    var members: [Int] = []
+    /// How many there have ever been.
+    var madeCount = 0
+    var processes: [Int: NodeProcess] = [:]
     /// `host:port` of each member, once it is known.
-    var addresses: [String] = []
+    var addresses: [Int: String] = [:]
     var paused: Set<Int> = []
   }
 
-  private init(_ count: Int, scratch: Scratch, namespaces: Namespaces?) {
-    self.count = count
+  private init(scratch: Scratch, namespaces: Namespaces?, disks: [Int: TestDisk]) {
     self.scratch = scratch
     self.namespaces = namespaces
-    self.state = Mutex(State(processes: Array(repeating: nil, count: count)))
+    self.disks = disks
   }
 
   // MARK: From beginning to end
 
   /// Makes a cluster whose members all serve, and calls `body`. Then stops those that run, each of which has to end
   /// with status 0, and removes everything. Fails, too, when a member has met a fault of its own.
+  ///
+  /// - Parameters:
+  ///   - network: in namespaces, no more members can be added later.
+  ///   - disks: the members that have a disk of their own, and how many bytes are on it.
   static func with<Result>(
-    _ count: Int = 1, on network: Network = .loopback, _ body: (TestCluster) async throws -> Result
+    _ count: Int = 1, on network: Network = .loopback, disks: [Int: Int] = [:],
+    _ body: (TestCluster) async throws -> Result
   ) async throws -> Result {
     let scratch = try Scratch()
-    let namespaces: Namespaces? =
-      switch network {
-      case .loopback: nil
-      case .namespaces: try await Namespaces.make(count, log: "\(scratch.path)/tools.log")
-      }
-    let cluster = TestCluster(count, scratch: scratch, namespaces: namespaces)
+    let toolsLog = "\(scratch.path)/tools.log"
+    let made = try await TestDisk.make(disks, in: scratch.path, log: toolsLog)
     do {
-      try await cluster.make()
-      let result = try await body(cluster)
-      try await cluster.end()
+      let namespaces: Namespaces? =
+        switch network {
+        case .loopback: nil
+        case .namespaces: try await Namespaces.make(count, log: toolsLog)
+        }
+      let cluster = TestCluster(scratch: scratch, namespaces: namespaces, disks: made)
+      let result = await cluster.run(count, body)
       await namespaces?.remove()
-      return result
+      for disk in made.values { await disk.remove() }
+      return try result.get()
     } catch {
-      for member in 0..<count {
-        print("The log of member \(member) ends with:\(LogFile.tail(of: cluster.log(member), lines: 30))")
-        await cluster.kill(member)
-      }
-      await namespaces?.remove()
+      for disk in made.values { await disk.remove() }
       throw error
+    }
+  }
+
+  private func run<Success>(
+    _ count: Int, _ body: (TestCluster) async throws -> Success
+  ) async -> Result<Success, any Error> {
+    do {
+      try await self.make(count)
+      let result = try await body(self)
+      try await self.end()
+      return .success(result)
+    } catch {
+      // Whoever waits for a disk that is frozen can not be killed.
+      for disk in self.disks.values { await disk.thaw() }
+      for member in 0..<self.state.withLock({ $0.madeCount }) {
+        print("The log of member \(member) ends with:\(LogFile.tail(of: self.log(member), lines: 30))")
+        await self.kill(member)
+      }
+      return .failure(error)
     }
   }
 
   /// The members' names in the tree.
   static func path(_ member: Int) -> String { "/node\(member + 1)" }
 
-  func directory(_ member: Int) -> String { "\(self.scratch.path)/node\(member + 1)" }
+  func directory(_ member: Int) -> String {
+    self.disks[member].map { "\($0.path)/node" } ?? "\(self.scratch.path)/node\(member + 1)"
+  }
+
   private func log(_ member: Int) -> String { "\(self.scratch.path)/node\(member + 1).log" }
-  private var profileDirectory: String { "\(self.directory(0))/profile" }
+  /// The owner's, which programs on the command line use. They keep the list of processes in it.
+  var profileDirectory: String { "\(self.directory(0))/profile" }
   private var toolsLog: String { "\(self.scratch.path)/tools.log" }
 
   /// The owner's, with the addresses of all members.
   var profile: Profile {
-    get throws { try Profile(contentsOf: self.profileDirectory).starting(from: self.state.withLock { $0.addresses }) }
+    get throws {
+      let addresses = self.state.withLock { state in state.members.compactMap { state.addresses[$0] } }
+      return try Profile(contentsOf: self.profileDirectory).starting(from: addresses)
+    }
   }
 
-  private func make() async throws {
-    let btnode = try Installed.product("btnode")
-    let btrpc = try Installed.product("btrpc")
+  /// Calls `body` with a client of the owner.
+  func withClient<Result>(_ body: (Client) async throws -> Result) async throws -> Result {
+    try await BlocktreeClient.withClient(self.profile, body)
+  }
+
+  /// Runs `btrpc` with the owner's profile, as a user does. It has to succeed.
+  ///
+  /// - Returns: the lines that it printed.
+  @discardableResult
+  func btrpc(_ arguments: String...) async throws -> [String] {
     try await Command.run(
-      btnode, ["init", "--dir", self.directory(0), "--listen", self.listenAddress(0)], log: self.toolsLog)
-    try self.learnAddress(0)
-    try await self.start(0)
-    for member in self.members.dropFirst() {
-      let request = "\(self.scratch.path)/request"
-      let package = "\(self.scratch.path)/package"
-      let lines = try await Command.run(
-        btnode, ["request", "--dir", self.directory(member), "--listen", self.listenAddress(member)],
-        log: self.toolsLog)
-      try lines.joined(separator: "\n").appending("\n").write(toFile: request, atomically: true, encoding: .utf8)
-      try await Command.run(
-        btrpc,
-        [
-          "process", "add", "--profile", self.profileDirectory, Self.path(member), "--services", "sector,filesystem",
-          "--request", request, "--output", package,
-        ], log: self.toolsLog)
-      try await Command.run(
-        btnode, ["join", "--dir", self.directory(member), "--credential", package], log: self.toolsLog)
-      try self.learnAddress(member)
-      try await self.start(member)
-      try FileManager.default.removeItem(atPath: package)
-    }
+      Installed.product("btrpc"), arguments + ["--profile", self.profileDirectory], log: self.toolsLog)
+  }
+
+  /// Runs `btnode`. It has to end, and to succeed.
+  @discardableResult
+  private func btnode(_ arguments: String...) async throws -> [String] {
+    try await Command.run(Installed.product("btnode"), arguments, log: self.toolsLog)
+  }
+
+  private func make(_ count: Int) async throws {
+    let first = self.nextMember()
+    try await self.btnode("init", "--dir", self.directory(first), "--listen", self.listenAddress(first))
+    try self.learnAddress(first)
+    self.state.withLock { $0.members.append(first) }
+    try await self.start(first)
+    for _ in 1..<max(count, 1) { try await self.add() }
     try await self.settle()
   }
 
+  private func nextMember() -> Int {
+    self.state.withLock { state in
+      defer { state.madeCount += 1 }
+      return state.madeCount
+    }
+  }
+
+  /// Adds a process as a user does, and waits until it serves. It votes some time later: see ``settle()``.
+  @discardableResult
+  func add() async throws -> Int {
+    let member = try await self.enroll()
+    self.state.withLock { $0.members.append(member) }
+    try await self.start(member)
+    return member
+  }
+
+  /// Gives one more process its keys and its credential. It does not run, and is not counted among the members.
+  func enroll() async throws -> Int {
+    let member = self.nextMember()
+    let (request, package) = ("\(self.scratch.path)/request-\(member)", "\(self.scratch.path)/package-\(member)")
+    let lines = try await self.btnode(
+      "request", "--dir", self.directory(member), "--listen", self.listenAddress(member))
+    try lines.joined(separator: "\n").appending("\n").write(toFile: request, atomically: true, encoding: .utf8)
+    try await self.btrpc(
+      "process", "add", Self.path(member), "--services", "sector,filesystem", "--request", request, "--output", package)
+    try await self.btnode("join", "--dir", self.directory(member), "--credential", package)
+    try self.learnAddress(member)
+    return member
+  }
+
+  /// Removes a process as a user does: takes its credential away, waits until the others go on without it, and stops it
+  /// if it runs.
+  func remove(_ member: Int) async throws {
+    try await self.btrpc("process", "remove", Self.path(member))
+    self.state.withLock { $0.members.removeAll { $0 == member } }
+    try await self.settle()
+    if self.isRunning(member) { try await self.stop(member) }
+  }
+
+  /// Has the cluster go on from a backup, at a process that has its credential and nothing else; see ``enroll()``. No other
+  /// process may run. That one is the only member then.
+  func restore(_ backup: String, at member: Int) async throws {
+    guard self.members.allSatisfy({ !self.isRunning($0) }) else { throw ClusterFailure("a member runs") }
+    try await self.btnode("restore", "--dir", self.directory(member), "--backup", backup)
+    self.state.withLock { $0.members = [member] }
+    try await self.start(member)
+  }
+
   private func end() async throws {
-    for member in self.members where self.isRunning(member) {
+    let made = 0..<self.state.withLock { $0.madeCount }
+    for member in made where self.isRunning(member) {
       self.resume(member)
       try await self.stop(member)
     }
-    for member in self.members {
+    for member in made {
       let text = (try? String(contentsOfFile: self.log(member), encoding: .utf8)) ?? ""
       let faults = text.split(separator: "\n").filter { $0.contains("fault in a call") }
       #expect(faults.isEmpty, "member \(member): \(faults.joined(separator: "\n"))")
@@ -149,12 +231,14 @@ final class TestCluster: Sendable {
     struct Description: Decodable { let listen: String }
     let file = URL(filePath: "\(self.directory(member))/node.json")
     let description = try JSONDecoder().decode(Description.self, from: Data(contentsOf: file))
-    self.state.withLock { $0.addresses.append(description.listen) }
+    self.state.withLock { $0.addresses[member] = description.listen }
   }
 
   // MARK: What can happen to members
 
-  var members: Range<Int> { 0..<self.count }
+  /// Those that belong to the cluster, running or not.
+  var members: [Int] { self.state.withLock { $0.members } }
+  var count: Int { self.members.count }
 
   func isRunning(_ member: Int) -> Bool { self.process(member).map { $0.pollEnd() == nil } ?? false }
 
@@ -202,6 +286,14 @@ final class TestCluster: Sendable {
   func resume(_ member: Int) {
     guard self.state.withLock({ $0.paused.remove(member) }) != nil else { return }
     self.process(member)?.signal(SIGCONT)
+  }
+
+  // MARK: What can happen to disks
+
+  /// The disk that a member has for itself.
+  func disk(of member: Int) throws -> TestDisk {
+    guard let disk = self.disks[member] else { throw ClusterFailure("member \(member) has no disk of its own") }
+    return disk
   }
 
   // MARK: What can happen to the network
@@ -256,7 +348,7 @@ final class TestCluster: Sendable {
       TransportSecurity.Identity(chain: $0.credential.chain, key: $0.keys.signing)
     }
     let security = try TransportSecurity(root: profile.root, identity: identity)
-    let address = try NetworkAddress(parsing: self.state.withLock { $0.addresses[member] })
+    let address = try NetworkAddress(parsing: self.state.withLock { $0.addresses[member] } ?? "")
     return try await Dialer(security, group: .singletonMultiThreadedEventLoopGroup)
       .withConnection(to: address, expecting: TreePath(parsing: Self.path(member))) { connection in
         var options = CallOptions.defaults
@@ -275,25 +367,28 @@ final class TestCluster: Sendable {
   /// Waits until all members vote, and know the same leader in the same term.
   func settle() async throws {
     var views: [String] = []
+    let members = self.members
     do {
-      try await eventually("all members vote and know the same leader") {
+      try await eventually("all members vote and know the same leader, and nobody else is a member") {
         views = []
         var leaders: Set<String> = []
-        var voterCount = 0
-        for member in self.members {
+        var (voterCount, memberCount) = (0, 0)
+        for member in members {
           do {
             let status = try await self.status(of: member)
             voterCount += status.members.count { $0.vote == .voter }
+            memberCount += status.members.count
             let leader = "\(status.leader.process) in term \(status.term)"
             if !status.leader.process.isEmpty { leaders.insert(leader) }
-            let members = status.members.map { "\($0.process) \($0.vote)" }.joined(separator: ", ")
-            views.append("member \(member): leader \(leader), applied \(status.appliedIndex), \(members)")
+            let others = status.members.map { "\($0.process) \($0.vote)" }.joined(separator: ", ")
+            views.append("member \(member): leader \(leader), applied \(status.appliedIndex), \(others)")
           } catch {
             views.append("member \(member): \(error)")
             return false
           }
         }
-        return leaders.count == 1 && voterCount == self.count * self.count
+        let expected = members.count * members.count
+        return leaders.count == 1 && voterCount == expected && memberCount == expected
       }
     } catch let failure as ClusterFailure {
       throw ClusterFailure(([failure.description] + views).joined(separator: "\n"))
@@ -314,6 +409,16 @@ final class TestCluster: Sendable {
       return false
     }
     return try #require(leader)
+  }
+
+  /// Has this member lead.
+  func transferLeadership(to member: Int) async throws {
+    try await eventually("member \(member) leads") {
+      if await self.role(of: member) == .leader { return true }
+      // It may be refused, for one moment or another.
+      _ = try? await self.withClient { try await $0.cluster.transferLeadership(to: Self.path(member)) }
+      return false
+    }
   }
 
   /// Expects all members to come to the same place in the log, once nobody writes any more.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Glibc
 import SectorStore
 import Synchronization
 
@@ -39,6 +40,7 @@ final class SimulatedDisk: FileLayer, Sendable {
     var countdown: Int?
     var capacity = Int.max
     var shortWrites = false
+    var scrubMicroseconds: UInt32 = 0
     var ignored: Target?
     var failingSync: Target?
     var operationCount = 0
@@ -69,6 +71,9 @@ final class SimulatedDisk: FileLayer, Sendable {
   func failNextSync(_ target: Target) { self.state.withLock { $0.failingSync = target } }
   func limitCapacity(_ bytes: Int) { self.state.withLock { $0.capacity = bytes } }
   var usedBytes: Int { self.state.withLock { $0.usedBytes } }
+  /// Before each block that a scrub reads, so much time goes by.
+  func slowScrubs(microseconds: UInt32) { self.state.withLock { $0.scrubMicroseconds = microseconds } }
+  fileprivate func pauseScrub() { usleep(self.state.withLock { $0.scrubMicroseconds }) }
   func writeShort(_ isOn: Bool) { self.state.withLock { $0.shortWrites = isOn } }
 
   func names(_ directory: String) -> [String] { (try? self.list(directory)) ?? [] }
@@ -355,6 +360,7 @@ private final class SimulatedFile: StoreFile {
     try self.disk.write(self, bytes, at: Int(offset))
   }
 
+  func dropCached(byteCount: Int, at offset: UInt64) { self.disk.pauseScrub() }
   func sync() throws(FileError) { try self.disk.sync(self) }
   func allocate(byteCount: UInt64) throws(FileError) { try self.disk.allocate(self, Int(byteCount)) }
   func size() throws(FileError) -> UInt64 { UInt64(try self.disk.size(self)) }

@@ -66,6 +66,14 @@ final class SimulatedIndex: StoreIndex, Sendable {
 
   func close() {}
 
+  // Its structure is Swift's, its children are the records themselves.
+  func checkStructure() -> IndexCheck { IndexCheck(damaged: [], byteCount: 0) }
+  func damagedSessions() -> [DamagePlace] { [] }
+  func interruptCheck() {}
+  func dropCached() {}
+  func rebuild(_ part: DerivedPart) -> Bool { true }
+  func byteCount() -> Int { 0 }
+
   private func take(_ layer: Layer, _ mark: [UInt8]?) {
     self.state.withLock { state in
       if let mark { state.importMark = mark }
@@ -141,6 +149,16 @@ private final class SimulatedIndexSnapshot: StoreIndexSnapshot {
       }
       guard try body(row) else { return }
     }
+  }
+
+  func scan(
+    _ kind: SnapshotKind, after cursor: SnapshotCursor?, _ body: (ScannedRow) -> Bool
+  ) throws(StoreError) {
+    try self.forEachRow(after: cursor) { row throws(StoreError) in row.cursor.kind != kind || body(.whole(row)) }
+  }
+
+  func scanChildren(after row: ParentRow?, countMax: Int) -> ChildrenScan {
+    ChildrenScan(next: nil, rowCount: 0, isWrong: false)
   }
 
   func close() { self.isClosed.withLock { $0 = true } }

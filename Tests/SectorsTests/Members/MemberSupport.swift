@@ -186,27 +186,35 @@ struct TestCluster: Sendable {
 
   func identity(_ number: Int) -> MemberIdentity {
     MemberIdentity(
-      generation: 1, member: self.id(number), incarnation: GroupIncarnation(3), lastLogIndex: Raft.LogIndex(17))
+      generation: 1, member: self.id(number), incarnation: GroupIncarnation(1), lastLogIndex: Raft.LogIndex(17))
   }
 
   func peer(_ number: Int, at address: NetworkAddress) -> MemberPeer {
     MemberPeer(id: self.id(number), path: self.processes[number - 1].path, addresses: [address])
   }
 
-  func handler(_ number: Int, _ inbox: Inbox) -> MemberServiceHandler {
+  /// A member of the first life, unless another is named.
+  func lives(
+    _ life: GroupLife = .first, heard: @escaping @Sendable (RecoveryWarrant) -> Void = { _ in }
+  ) -> LifeGuard {
+    LifeGuard(generation: 1, life: life, root: self.domain.authority.root, heard: heard)
+  }
+
+  func handler(_ number: Int, _ inbox: Inbox, lives: LifeGuard? = nil) -> MemberServiceHandler {
     let processes = self.processes
     return MemberServiceHandler(
       .init(
         generation: 1, store: MessageMaker.store, identity: { self.identity(number) },
         admits: { credential in processes.contains { $0.path == credential.path } },
-        memberID: { path in processes.firstIndex { $0.path == path }.map { self.id($0 + 1) } }),
+        memberID: { path in processes.firstIndex { $0.path == path }.map { self.id($0 + 1) } },
+        lives: lives ?? self.lives()),
       receiver: inbox.receiver)
   }
 
   /// Serves as a member for as long as `body` runs. Port 0 takes a free one.
   func withServer(
-    _ number: Int, _ inbox: Inbox, port: UInt16 = 0, began: (GRPCServer<NodeServerTransport>) -> Void = { _ in },
-    _ body: (NetworkAddress) async throws -> Void
+    _ number: Int, _ inbox: Inbox, port: UInt16 = 0, lives: LifeGuard? = nil,
+    began: (GRPCServer<NodeServerTransport>) -> Void = { _ in }, _ body: (NetworkAddress) async throws -> Void
   ) async throws {
     let eventLoops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     var logger = Logger(label: "test")
@@ -214,7 +222,7 @@ struct TestCluster: Sendable {
     let transport = try NodeServerTransport(
       security: self.security(self.processes[number - 1]),
       listeningOn: [ListenAddress(host: "127.0.0.1", port: port)], group: eventLoops, logger: logger)
-    let server = GRPCServer(transport: transport, services: [self.handler(number, inbox)])
+    let server = GRPCServer(transport: transport, services: [self.handler(number, inbox, lives: lives)])
     let result: Result<Void, any Error>
     do {
       began(server)
@@ -234,13 +242,13 @@ struct TestCluster: Sendable {
 
   /// Runs the streams of a member for as long as `body` runs.
   func withConnections(
-    _ number: Int, _ inbox: Inbox, _ body: (MemberConnections) async throws -> Void
+    _ number: Int, _ inbox: Inbox, lives: LifeGuard? = nil, _ body: (MemberConnections) async throws -> Void
   ) async throws {
     let dialer = Dialer(
       try self.security(self.processes[number - 1]), group: MultiThreadedEventLoopGroup.singleton.next(),
       limits: MemberLimits.transport())
     let connections = MemberConnections(
-      member: self.id(number), generation: 1, dialer: dialer, receiver: inbox.receiver)
+      member: self.id(number), lives: lives ?? self.lives(), dialer: dialer, receiver: inbox.receiver)
     try await withThrowingTaskGroup(of: Void.self) { tasks in
       tasks.addTask { await connections.run() }
       try await body(connections)

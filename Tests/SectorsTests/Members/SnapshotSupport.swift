@@ -141,7 +141,7 @@ final class SnapshotReceiver: Sendable {
   var installed: [StoreLogIndex] { self.state.installed.withLock { $0.map(\.index) } }
   func refuseAll() { self.state.isWanted.withLock { $0 = false } }
 
-  init(_ cluster: TestCluster, _ number: Int, directory: String) {
+  init(_ cluster: TestCluster, _ number: Int, directory: String, lives: LifeGuard? = nil) {
     let state = Shared()
     let inbox = SnapshotInbox(
       .init(
@@ -155,7 +155,8 @@ final class SnapshotReceiver: Sendable {
       .init(
         identity: { cluster.identity(number) },
         admits: { credential in processes.contains { $0.path == credential.path } },
-        memberID: { path in processes.firstIndex { $0.path == path }.map { cluster.id($0 + 1) } }, inbox: { inbox }))
+        memberID: { path in processes.firstIndex { $0.path == path }.map { cluster.id($0 + 1) } }, inbox: { inbox },
+        lives: lives ?? cluster.lives()))
   }
 }
 
@@ -189,14 +190,14 @@ extension TestCluster {
 
   /// Sends as member 1 to member 2.
   func send(
-    _ snapshot: StoreSnapshot, of store: SectorStore, to address: NetworkAddress,
+    _ snapshot: StoreSnapshot, of store: SectorStore, life: GroupLife = .first, to address: NetworkAddress,
     progress: @escaping @Sendable (SnapshotProgress) -> Void = { _ in }
   ) async throws {
     let dialer = Dialer(
       try self.security(self.processes[0]), group: MultiThreadedEventLoopGroup.singleton.next(),
       limits: MemberLimits.transport())
     try await SnapshotSender.send(
-      snapshot, of: store, from: self.id(1), generation: 1, to: self.peer(2, at: address), dialer: dialer,
+      snapshot, of: store, from: self.id(1), life: life, generation: 1, to: self.peer(2, at: address), dialer: dialer,
       progress: progress)
   }
 
