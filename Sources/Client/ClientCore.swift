@@ -68,6 +68,7 @@ final class ClientCore: Sendable {
   func run() async {
     await withTaskGroup(of: Void.self) { group in
       group.addTask { await self.watchForSilence() }
+      group.addTask { await self.learnMembers() }
       await self.pool.run()
       group.cancelAll()
     }
@@ -201,6 +202,16 @@ final class ClientCore: Sendable {
       return (place, connection)
     }
   }
+
+  /// The connection that was used last.
+  var openConnection: NodeConnection? {
+    self.state.withLock { state in
+      state.connection.flatMap { $0.connection.isUsable ? $0.connection : nil }
+    }
+  }
+
+  /// There is such a process.
+  func learn(_ hint: LeaderHint) { self.state.withLock { $0.directory.learn(hint) } }
 
   /// A process does not answer any more, though its connection is open.
   func silenced(_ place: ProcessDirectory.Place) {

@@ -101,10 +101,11 @@ package struct ProcessDirectory: Sendable {
     self.current = others.first { path == nil || self.path(of: $0) != path } ?? others.first ?? place
   }
 
-  private mutating func learn(_ leader: LeaderHint) {
-    for address in leader.addresses {
-      let place = Place(path: leader.path, address: address)
-      let isKnown = self.places.contains { $0.address == address && self.path(of: $0) == leader.path }
+  /// There is such a process: it is asked after those that are known already.
+  package mutating func learn(_ hint: LeaderHint) {
+    for address in hint.addresses {
+      let place = Place(path: hint.path, address: address)
+      let isKnown = self.places.contains { $0.address == address && self.path(of: $0) == hint.path }
       if isKnown { continue }
       self.places.append(place)
     }
@@ -118,7 +119,7 @@ package struct ProcessDirectory: Sendable {
   }
 }
 
-/// Which process leads a cluster, as another one said.
+/// Which process leads a cluster, or belongs to it, as another one said.
 package struct LeaderHint: Hashable, Sendable {
   /// The most addresses that are taken from one hint.
   package static let addressCountMax = 8

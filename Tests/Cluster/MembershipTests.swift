@@ -65,6 +65,20 @@ struct MembershipTests {
     }
   }
 
+  @Test("serves a client that knew only the process that is gone")
+  func learnedMembers() async throws {
+    try await TestCluster.with(3) { cluster in
+      let leader = try await cluster.leader()
+      try await withClient(cluster.profile(startingFrom: leader)) { client in
+        try await client.makeDirectory("/before")
+        // It asks for the others when it has been at work for a second.
+        try await Task.sleep(for: .seconds(3))
+        await cluster.kill(leader)
+        try await client.makeDirectory("/after")
+      }
+    }
+  }
+
   @Test("is restored from a backup on a fresh machine, grows again, and goes on without that one")
   func restore() async throws {
     let random = SeededGenerator(for: "restore")

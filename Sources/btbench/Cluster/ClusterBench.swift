@@ -169,6 +169,8 @@ struct ClusterBench: Sendable {
       let byteCount = try await files.writeLarge(to: path)
       try await site.members.kill(member)
       try site.removeStore(of: member)
+      let donors = site.members.pids.map { Memory(pid: $0) }
+      for donor in donors { donor.reset() }
       let start = ContinuousClock.now
       let serving = try await withThrowingTaskGroup(of: Double?.self) { group in
         group.addTask {
@@ -197,6 +199,8 @@ struct ClusterBench: Sendable {
       }
       result.add("catchup", Load.rate(Int(byteCount), since: start) / 1e6, "MB/s")
       result.add("catchup.serving", serving, "files/s")
+      // Which of them it was that sent the snapshot is theirs to decide.
+      result.add("catchup.donors.peak", donors.compactMap(\.peak).max() ?? 0, "MB")
       try await files.client.remove(path)
     }
     figures = result

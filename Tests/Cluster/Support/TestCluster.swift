@@ -128,6 +128,12 @@ final class TestCluster: Sendable {
     }
   }
 
+  /// The owner's, knowing one member only.
+  func profile(startingFrom member: Int) throws -> Profile {
+    let address = try #require(self.state.withLock { $0.addresses[member] })
+    return try Profile(contentsOf: self.profileDirectory).starting(from: [address])
+  }
+
   /// Calls `body` with a client of the owner.
   func withClient<Result>(_ body: (Client) async throws -> Result) async throws -> Result {
     try await BlocktreeClient.withClient(self.profile, body)
