@@ -138,7 +138,8 @@ struct DomainPathTests {
       #expect(place.uri.utf8.allSatisfy { $0 < 128 && $0 > 32 })
       // What people type, without encoding, is taken too where it can not be misunderstood.
       let typed = "bt://\(domain)\(place.path)"
-      if !typed.contains("%") { #expect(try DomainPath(parsing: typed) == place) }
+      // By bytes: with a combining mark behind it, `%` is another character.
+      if !typed.utf8.contains(UInt8(ascii: "%")) { #expect(try DomainPath(parsing: typed) == place) }
     }
   }
 
