@@ -28,7 +28,7 @@ extension ClientCore {
       guard let status = try? await cluster.getStatus(.init(), options: options) else { continue }
       for member in status.members.prefix(Self.memberCountMax) {
         guard let path = try? TreePath(parsing: member.process) else { continue }
-        self.learn(LeaderHint(path: path, addresses: member.addresses.compactMap { try? NetworkAddress(parsing: $0) }))
+        self.learn(ProcessHint(path: path, addresses: member.addresses.compactMap { try? NetworkAddress(parsing: $0) }))
       }
     }
   }

@@ -137,7 +137,7 @@ final class ClientCore: Sendable {
     guard let place = route.place else { return .outage }
     return self.state.withLock { state in
       if error.reason == .notLeader {
-        let leader = LeaderHint(error)
+        let leader = ProcessHint(error)
         state.directory.declined(place, leader: leader)
         return route.search.declined(place, leader: leader, in: state.directory)
       }
@@ -211,7 +211,7 @@ final class ClientCore: Sendable {
   }
 
   /// There is such a process.
-  func learn(_ hint: LeaderHint) { self.state.withLock { $0.directory.learn(hint) } }
+  func learn(_ hint: ProcessHint) { self.state.withLock { $0.directory.learn(hint) } }
 
   /// A process does not answer any more, though its connection is open.
   func silenced(_ place: ProcessDirectory.Place) {

@@ -52,7 +52,7 @@ package struct LeaderSearch: Sendable {
   }
 
   /// A process says that it does not lead. The directory has heard of that already.
-  package mutating func declined(_ place: Place, leader: LeaderHint?, in directory: ProcessDirectory) -> Pause {
+  package mutating func declined(_ place: Place, leader: ProcessHint?, in directory: ProcessDirectory) -> Pause {
     self.asked.insert(place)
     if let path = directory.path(of: place) { self.declined.insert(path) }
     self.hasDeclined = true

@@ -78,7 +78,7 @@ package struct ProcessDirectory: Sendable {
   }
 
   /// A process says that it does not lead its cluster, and who does if it knows.
-  package mutating func declined(_ place: Place, leader: LeaderHint?) {
+  package mutating func declined(_ place: Place, leader: ProcessHint?) {
     self.turnAway(from: place)
     guard let leader else { return }
     self.learn(leader)
@@ -102,7 +102,7 @@ package struct ProcessDirectory: Sendable {
   }
 
   /// There is such a process: it is asked after those that are known already.
-  package mutating func learn(_ hint: LeaderHint) {
+  package mutating func learn(_ hint: ProcessHint) {
     for address in hint.addresses {
       let place = Place(path: hint.path, address: address)
       let isKnown = self.places.contains { $0.address == address && self.path(of: $0) == hint.path }
@@ -120,7 +120,7 @@ package struct ProcessDirectory: Sendable {
 }
 
 /// Which process leads a cluster, or belongs to it, as another one said.
-package struct LeaderHint: Hashable, Sendable {
+package struct ProcessHint: Hashable, Sendable {
   /// The most addresses that are taken from one hint.
   package static let addressCountMax = 8
 

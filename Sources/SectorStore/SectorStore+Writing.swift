@@ -79,8 +79,12 @@ extension SectorStore {
 
   /// Whoever waits is told under the lock, so that all hear of entries in their order.
   private func apply(through index: LogIndex, with applier: inout Applier, mayWait: Bool) -> Bool {
-    let (hasFailed, refusesDamaged) = self.live.state.withLock { ($0.failure != nil, !$0.retainsEntries) }
-    guard !hasFailed else { return true }
+    let (stopped, refusesDamaged) = self.live.state.withLock { ($0.failure, !$0.retainsEntries) }
+    if let stopped {
+      // It is in the log, and comes to light when the store is opened again.
+      for pending in applier.waiting { pending.complete(.failure(stopped)) }
+      return true
+    }
     let owner = self.owner.withLock { $0 }
     var applied = Applier.Applied()
     var failure: StoreError?

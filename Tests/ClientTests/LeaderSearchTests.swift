@@ -13,9 +13,9 @@ struct LeaderSearchTests {
     return Place(path: isNamed ? try TreePath(parsing: path ?? "/node\(number)") : nil, address: address)
   }
 
-  private static func hint(_ number: Int, isKnownBy addressCount: Int = 1) throws -> LeaderHint {
+  private static func hint(_ number: Int, isKnownBy addressCount: Int = 1) throws -> ProcessHint {
     let place = try Self.place(number)
-    return LeaderHint(
+    return ProcessHint(
       path: try TreePath(parsing: "/node\(number)"), addresses: addressCount == 0 ? [] : [place.address])
   }
 
@@ -37,7 +37,7 @@ struct LeaderSearchTests {
     return self.search.failed(place, in: self.directory)
   }
 
-  private mutating func declined(_ place: Place, leader: LeaderHint? = nil) -> LeaderSearch.Pause {
+  private mutating func declined(_ place: Place, leader: ProcessHint? = nil) -> LeaderSearch.Pause {
     self.directory.declined(place, leader: leader)
     return self.search.declined(place, leader: leader, in: self.directory)
   }
@@ -199,9 +199,9 @@ struct LeaderSearchTests {
 }
 
 @Suite("A hint to the leader")
-struct LeaderHintTests {
-  private func hint(_ metadata: [String: String], _ reason: BlocktreeError.Reason = .notLeader) -> LeaderHint? {
-    LeaderHint(BlocktreeError(code: .unavailable, reason: reason, message: "", metadata: metadata))
+struct ProcessHintTests {
+  private func hint(_ metadata: [String: String], _ reason: BlocktreeError.Reason = .notLeader) -> ProcessHint? {
+    ProcessHint(BlocktreeError(code: .unavailable, reason: reason, message: "", metadata: metadata))
   }
 
   @Test("is read from the error's metadata")
@@ -219,7 +219,7 @@ struct LeaderHintTests {
     #expect(self.hint(["leader": "/node2"], .notServing) == nil)
     #expect(self.hint(["leader": "/node2", "addresses": "nonsense,,:0,10.0.0.2:7001"])?.addresses.count == 1)
     let many = (1...100).map { "10.0.0.\($0):7001" }.joined(separator: ",")
-    #expect(self.hint(["leader": "/node2", "addresses": many])?.addresses.count == LeaderHint.addressCountMax)
+    #expect(self.hint(["leader": "/node2", "addresses": many])?.addresses.count == ProcessHint.addressCountMax)
   }
 }
 

@@ -75,6 +75,8 @@ struct MembershipTests {
         try await Task.sleep(for: .seconds(3))
         await cluster.kill(leader)
         try await client.makeDirectory("/after")
+        #expect(try await client.stat("/before").type == .directory)
+        #expect(try await client.stat("/after").type == .directory)
       }
     }
   }

@@ -64,6 +64,25 @@ struct FailureTests {
     #expect(try second.readBlocking(inode: 1, level: 0, indexes: 0..<1)[0]?.first == 3)
   }
 
+  @Test("of a checkpoint leave nobody waiting whose change is on its way", .timeLimit(.minutes(1)))
+  func failedCheckpointAmidChanges() async throws {
+    for _ in 0..<40 {
+      let bench = try Bench()
+      let store = bench.store
+      _ = try await store.commit(Bench.put(1, 1, [0: 1]))
+      bench.disk.failNextSync(.data)
+      async let checkpoint: Void? = try? store.checkpoint()
+      var pending: [PendingChange] = []
+      while pending.count < 2_000, let change = try? store.enqueue(Bench.put(1, UInt64(pending.count) + 2, [0: 1])) {
+        pending.append(change)
+      }
+      await _ = checkpoint
+      for change in pending { _ = try? await change.durable() }
+      #expect(store.status().failure != nil)
+      store.abandon()
+    }
+  }
+
   @Test("for want of room refuse one change, and later ones succeed when there is room")
   func fullDisk() async throws {
     let bench = try Bench { $0.growthBytes = 256 << 10 }

@@ -70,6 +70,36 @@ struct SectorHealerTests {
     }
   }
 
+  @Test("what one read heals does not wait for what another one heals")
+  func reads() async throws {
+    try await ThreeMembers.with { cluster in
+      let inode = try await cluster.writeFile(sectorCount: 9)
+      let sealed = try await cluster.read(inode, at: 0)
+      func place(_ index: UInt64) -> DamagePlace {
+        .block(inode: inode.fileID.inode.rawValue, level: 0, index: index)
+      }
+      for index in [UInt64(0), 1] { try cluster.damage(try #require(sealed[index]), of: 2) }
+      let (began, beginning) = AsyncStream.makeStream(of: Void.self)
+      let (gate, opening) = AsyncStream.makeStream(of: Void.self)
+      let group = cluster.members[2].group
+      let healer = SectorHealer(store: group.store, peers: { SectorHealer.peers(of: group) }) { blocks, _ in
+        if blocks.contains(where: { $0.index == 0 }) {
+          beginning.yield()
+          for await _ in gate { break }
+        }
+        return blocks.map { sealed[$0.index] }
+      }
+      async let first = healer.healForRead([place(0)])
+      for await _ in began { break }
+      async let second = healer.healForRead([place(1), place(0)])
+      while healer.counts.healed < 1 { try await Task.sleep(for: .milliseconds(5)) }
+      opening.yield()
+      let outcomes = await [first, second]
+      #expect(outcomes == [true, true])
+      #expect(healer.counts.healed == 2)
+    }
+  }
+
   @Test("asks one member after the other, and tells what nobody has from what could not be asked for")
   func outcomes() async throws {
     try await ThreeMembers.with { cluster in
@@ -99,6 +129,10 @@ struct SectorHealerTests {
       await #expect(throws: SectorError.dataLoss(inode.fileID, place: .block(level: 0, index: 0))) {
         _ = try await cluster.read(inode, at: 2)
       }
+      // Reads do not try in vain again at once.
+      #expect(await !healer.healForRead([place(0)]))
+      #expect(await !healer.healForRead([place(0)]))
+      #expect(healer.counts.unhealed == 2)
     }
   }
 }

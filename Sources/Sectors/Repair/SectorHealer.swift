@@ -77,19 +77,22 @@ package final class SectorHealer: Sendable {
   ///
   /// - Returns: whether it is worth to read again.
   package func healForRead(_ places: [DamagePlace]) async -> Bool {
-    var own: [DamagePlace] = []
+    var (own, others): ([DamagePlace], [DamagePlace]) = ([], [])
     for place in places.prefix(RepairLimits.blocksMax) {
       switch self.begin(place) {
       case .own: own.append(place)
-      case .other:
-        let isWhole = await self.wait(for: place)
-        if !isWhole { return self.end(own, with: [:]) }
-      case .paused: return self.end(own, with: [:])
+      case .other: others.append(place)
+      case .paused:
+        _ = self.end(own, with: [:])
+        return false
       }
     }
-    guard !own.isEmpty else { return true }
-    let healed = await self.heal(own)
-    return self.end(own, with: healed)
+    // First what is to be done here: two that began with each other's places would wait for each other for ever.
+    guard self.end(own, with: await self.heal(own)) else { return false }
+    for place in others {
+      guard await self.wait(for: place) else { return false }
+    }
+    return true
   }
 
   private enum Turn { case own, other, paused }
@@ -139,6 +142,7 @@ package final class SectorHealer: Sendable {
 
   /// Heals as many of these places as can be. One that fails keeps no other from being healed.
   package func heal(_ places: [DamagePlace]) async -> [DamagePlace: Healing] {
+    guard !places.isEmpty else { return [:] }
     var results: [DamagePlace: Healing] = [:]
     var wanted: [DamagePlace: WantedBlock] = [:]
     for place in places {
