@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # Debian packages: to build, and what tests and benchmarks need besides.
-BUILD_PACKAGES := libsqlite3-dev pkg-config protobuf-compiler zlib1g-dev
-TEST_PACKAGES := e2fsprogs gcc iproute2 libnghttp2-dev libprotobuf-c-dev libssl-dev mount nftables openssl \
+BUILD_PACKAGES := libc-ares-dev libsqlite3-dev pkg-config protobuf-compiler zlib1g-dev
+TEST_PACKAGES := dnsmasq-base e2fsprogs gcc iproute2 libnghttp2-dev libprotobuf-c-dev libssl-dev mount nftables openssl \
 	protobuf-c-compiler python3 python3-venv
 LINT_PACKAGES := git protobuf-compiler python3 python3-venv
 BENCH_PACKAGES := curl fio openssl
@@ -25,7 +25,7 @@ help: ## Lists the targets.
 
 # Suites that compute for a long time. They run by themselves: others would wait for a processor so long that their
 # connections time out.
-COMPUTING := ^(RaftSimulation|Linearizability)Tests\.
+COMPUTING := ^(DiscoverySimulation|RaftSimulation|Linearizability)Tests\.
 # Each of these runs three processes, and clients.
 CLUSTERS := ^ClusterTests\.
 

@@ -92,6 +92,11 @@ let package = Package(
     module("BlocktreeSchema", [.grpcCore, .grpcProtobuf, .protobuf], plugins: ["SchemaPlugin"]),
     tests("SchemaTests", ["BlocktreeSchema", "schema-generator", .crypto, .protobuf]),
     module("Trust", [.crypto, .x509, .asn1]),
+    module("Routes", ["Trust"]),
+    tests("RoutesTests", ["Routes", "Trust"]),
+    // A domain of many processes in virtual time, for the tests of what they ask one another, and for the benchmark.
+    module("DiscoverySimulation", ["Routes", "Trust"], path: "Tests/DiscoverySimulation"),
+    tests("DiscoverySimulationTests", ["DiscoverySimulation", "Routes"]),
     module("Inodes", ["BlocktreeSchema", "Trust", .crypto, .protobuf]),
     module("Replication", ["Raft", "SectorStore"]),
     tests("ReplicationTests", ["Raft", "Replication", "SectorStore"]),
@@ -113,6 +118,18 @@ let package = Package(
         "BlocktreeSchema", "Filesystem", "Inodes", "SectorStore", "Sectors", "Trust", .crypto, .grpcCore,
         .grpcProtobuf, .nioPosix, .protobuf,
       ]),
+    module(
+      "Discovery",
+      [
+        "BlocktreeSchema", "Filesystem", "Inodes", "Routes", "Sectors", "Transport", "Trust", .grpcCore, .grpcProtobuf,
+        .protobuf,
+      ]),
+    tests(
+      "DiscoveryTests",
+      [
+        "BlocktreeSchema", "Discovery", "Filesystem", "Inodes", "Routes", "SectorStore", "Sectors", "Transport",
+        "Trust", .crypto, .grpcCore, .grpcProtobuf, .logging, .nioCore, .nioPosix, .protobuf,
+      ]),
     tests("InodesTests", ["BlocktreeSchema", "Inodes", "Trust", .crypto, .protobuf]),
     tests(
       "SectorsTests",
@@ -121,6 +138,12 @@ let package = Package(
         .grpcTransport, .logging, .nioCore, .nioPosix, .protobuf,
       ]),
     module("SectorStore", [.crypto, .grdb]),
+    // DNS, with c-ares of the system.
+    .systemLibrary(name: "CAres", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
+    module("Resolver", ["CAres"]),
+    // A real DNS server for tests.
+    module("DNSFixture", [], path: "Tests/DNSFixture"),
+    tests("ResolverTests", ["DNSFixture", "Resolver"]),
     module("Raft", []),
     module("Telemetry", [.coreMetrics]),
     tests("TelemetryTests", ["Telemetry", .coreMetrics]),
@@ -133,15 +156,16 @@ let package = Package(
     module(
       "BlocktreeClient",
       [
-        "BlocktreeSchema", "Inodes", "Transport", "Trust", .crypto, .grpcCore, .grpcProtobuf, .nioCore, .nioPosix,
+        "BlocktreeSchema", "Inodes", "Resolver", "Transport", "Trust", .crypto, .grpcCore, .grpcProtobuf, .nioCore,
+        .nioPosix,
         .protobuf,
       ], path: "Sources/Client"),
     module(
       "Node",
       [
-        "BlocktreeClient", "BlocktreeSchema", "Filesystem", "Inodes", "Raft", "Replication", "SectorStore", "Sectors",
-        "Telemetry", "Transport", "Trust", .configuration, .coreMetrics, .grpcCore, .grpcProtobuf, .lifecycle, .logging,
-        .nioCore, .nioHTTP1, .nioPosix, .protobuf, .system, .unixSignals,
+        "BlocktreeClient", "BlocktreeSchema", "Discovery", "Filesystem", "Inodes", "Raft", "Replication", "Routes",
+        "SectorStore", "Sectors", "Telemetry", "Transport", "Trust", .configuration, .coreMetrics, .grpcCore,
+        .grpcProtobuf, .lifecycle, .logging, .nioCore, .nioHTTP1, .nioPosix, .protobuf, .system, .unixSignals,
       ]),
     .executableTarget(
       name: "btnode",
@@ -153,8 +177,8 @@ let package = Package(
     tests(
       "NodeTests",
       [
-        "BlocktreeClient", "BlocktreeSchema", "Node", "SectorStore", "Transport", "Trust", "btnode", .configuration,
-        .grpcCore, .grpcProtobuf, .logging, .nioCore, .nioPosix, .protobuf,
+        "BlocktreeClient", "BlocktreeSchema", "Filesystem", "Inodes", "Node", "SectorStore", "Sectors", "Transport",
+        "Trust", "btnode", .configuration, .grpcCore, .grpcProtobuf, .logging, .nioCore, .nioPosix, .protobuf,
       ]),
     .executableTarget(
       name: "btrpc",
@@ -165,14 +189,15 @@ let package = Package(
     .executableTarget(
       name: "btbench",
       dependencies: [
-        "BlocktreeClient", "BlocktreeSchema", "Inodes", "Node", "Transport", "Trust", .argumentParser, .grpcCore,
-        .nioCore, .nioPosix, .protobuf, .unixSignals,
+        "BlocktreeClient", "BlocktreeSchema", "DiscoverySimulation", "Inodes", "Node", "Routes", "Transport", "Trust",
+        .argumentParser, .grpcCore, .nioCore, .nioPosix, .protobuf, .unixSignals,
       ],
       swiftSettings: strict),
     tests(
       "ClientTests",
       [
-        "BlocktreeClient", "BlocktreeSchema", "Inodes", "Transport", "Trust", "btrpc", .argumentParser, .crypto,
+        "BlocktreeClient", "BlocktreeSchema", "DNSFixture", "Inodes", "Transport", "Trust", "btrpc", .argumentParser,
+        .crypto,
         .grpcCore, .grpcProtobuf, .logging, .nioCore, .nioPosix, .protobuf,
       ]),
     // Clients in other languages, the programs themselves, and bad input, against a real node.

@@ -46,9 +46,53 @@ public nonisolated struct Blocktree_V1_JoinPackage: Sendable {
   /// The readcaps sealed to the new process's key-agreement key.
   public var readcaps: [Blocktree_V1_DirectoryReadcap] = []
 
+  /// The directory that the credential file lies in.
+  public var directory: Blocktree_V1_FileId {
+    get {_directory ?? Blocktree_V1_FileId()}
+    set {_directory = newValue}
+  }
+  /// Returns true if `directory` has been explicitly set.
+  public var hasDirectory: Bool {self._directory != nil}
+  /// Clears the value of `directory`. Subsequent reads from it will return its default value.
+  public mutating func clearDirectory() {self._directory = nil}
+
+  /// The clusters above, from the root's to the one that stores that directory.
+  public var above: [Blocktree_V1_ServedDirectory] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _directory: Blocktree_V1_FileId? = nil
+}
+
+/// A directory with a cluster of its own.
+public nonisolated struct Blocktree_V1_ServedDirectory: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The generation of what is made in it.
+  public var generation: UInt64 = 0
+
+  /// The directory.
+  public var path: String = String()
+
+  /// Its file id; of the root directory its own.
+  public var fileID: Blocktree_V1_FileId {
+    get {_fileID ?? Blocktree_V1_FileId()}
+    set {_fileID = newValue}
+  }
+  /// Returns true if `fileID` has been explicitly set.
+  public var hasFileID: Bool {self._fileID != nil}
+  /// Clears the value of `fileID`. Subsequent reads from it will return its default value.
+  public mutating func clearFileID() {self._fileID = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _fileID: Blocktree_V1_FileId? = nil
 }
 
 /// Where a process can be reached.
@@ -111,7 +155,7 @@ fileprivate nonisolated let _protobuf_package = "blocktree.v1"
 
 nonisolated extension Blocktree_V1_JoinPackage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".JoinPackage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}root_certificate\0\u{1}credential\0\u{3}start_from\0\u{1}readcaps\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}root_certificate\0\u{1}credential\0\u{3}start_from\0\u{1}readcaps\0\u{1}directory\0\u{1}above\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -123,12 +167,18 @@ nonisolated extension Blocktree_V1_JoinPackage: SwiftProtobuf.Message, SwiftProt
       case 2: try { try decoder.decodeSingularBytesField(value: &self.credential) }()
       case 3: try { try decoder.decodeRepeatedMessageField(value: &self.startFrom) }()
       case 4: try { try decoder.decodeRepeatedMessageField(value: &self.readcaps) }()
+      case 5: try { try decoder.decodeSingularMessageField(value: &self._directory) }()
+      case 6: try { try decoder.decodeRepeatedMessageField(value: &self.above) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if !self.rootCertificate.isEmpty {
       try visitor.visitSingularBytesField(value: self.rootCertificate, fieldNumber: 1)
     }
@@ -141,6 +191,12 @@ nonisolated extension Blocktree_V1_JoinPackage: SwiftProtobuf.Message, SwiftProt
     if !self.readcaps.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.readcaps, fieldNumber: 4)
     }
+    try { if let v = self._directory {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    } }()
+    if !self.above.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.above, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -149,6 +205,52 @@ nonisolated extension Blocktree_V1_JoinPackage: SwiftProtobuf.Message, SwiftProt
     if lhs.credential != rhs.credential {return false}
     if lhs.startFrom != rhs.startFrom {return false}
     if lhs.readcaps != rhs.readcaps {return false}
+    if lhs._directory != rhs._directory {return false}
+    if lhs.above != rhs.above {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ServedDirectory: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ServedDirectory"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}path\0\u{3}file_id\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 3: try { try decoder.decodeSingularMessageField(value: &self._fileID) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.generation != 0 {
+      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 1)
+    }
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 2)
+    }
+    try { if let v = self._fileID {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ServedDirectory, rhs: Blocktree_V1_ServedDirectory) -> Bool {
+    if lhs.generation != rhs.generation {return false}
+    if lhs.path != rhs.path {return false}
+    if lhs._fileID != rhs._fileID {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -171,6 +171,23 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
 
   /// FAILED_PRECONDITION: a member is not done without. Metadata: "cause" (LEADS, UNDER_WAY, CHANGING, NEEDED, LAGGING).
   case releaseRefused // = 43
+
+  /// FAILED_PRECONDITION: processes of another directory answer for this path, and nothing was done here: repeat it there.
+  /// Metadata: "directory", the path of the directory whose processes these are; "processes", at most 16 of them as
+  /// PATH=ADDRESS,ADDRESS with semicolons between, in which "%", "=", ";" and "," of a path are written as "%" and two hexadecimal
+  /// digits; "lifetime_ms", for how long that may be remembered; and, where symbolic links have led on to another path,
+  /// "path", the one to ask for there. A path below the directory leads on downwards, all others lead upwards.
+  case redirected // = 45
+
+  /// UNAVAILABLE: this takes the processes of a directory above, which can not be reached at present; nothing was done.
+  /// Metadata: "directory", theirs. What lies deeper goes on.
+  case parentUnreachable // = 46
+
+  /// FAILED_PRECONDITION: the directory has a cluster of its own with files in it. Metadata: "directory". Drain it first.
+  case delegated // = 47
+
+  /// FAILED_PRECONDITION: the generation was not allocated, or not for this caller. Metadata: "generation".
+  case generationUnknown // = 48
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -224,6 +241,10 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case 42: self = .lastProcess
     case 43: self = .releaseRefused
     case 44: self = .processNeeded
+    case 45: self = .redirected
+    case 46: self = .parentUnreachable
+    case 47: self = .delegated
+    case 48: self = .generationUnknown
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -275,6 +296,10 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case .lastProcess: return 42
     case .releaseRefused: return 43
     case .processNeeded: return 44
+    case .redirected: return 45
+    case .parentUnreachable: return 46
+    case .delegated: return 47
+    case .generationUnknown: return 48
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -326,6 +351,10 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     .lastProcess,
     .processNeeded,
     .releaseRefused,
+    .redirected,
+    .parentUnreachable,
+    .delegated,
+    .generationUnknown,
   ]
 
 }
@@ -333,5 +362,5 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 nonisolated extension Blocktree_V1_Reason: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0\u{1}REASON_STALE_INCARNATION\0\u{1}REASON_RECOVERY_REFUSED\0\u{1}REASON_LAST_PROCESS\0\u{1}REASON_RELEASE_REFUSED\0\u{1}REASON_PROCESS_NEEDED\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0\u{1}REASON_STALE_INCARNATION\0\u{1}REASON_RECOVERY_REFUSED\0\u{1}REASON_LAST_PROCESS\0\u{1}REASON_RELEASE_REFUSED\0\u{1}REASON_PROCESS_NEEDED\0\u{1}REASON_REDIRECTED\0\u{1}REASON_PARENT_UNREACHABLE\0\u{1}REASON_DELEGATED\0\u{1}REASON_GENERATION_UNKNOWN\0")
 }

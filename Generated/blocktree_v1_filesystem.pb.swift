@@ -138,65 +138,117 @@ public nonisolated enum Blocktree_V1_RemoveKind: SwiftProtobuf.Enum, Swift.CaseI
 }
 
 /// What a file is.
-public nonisolated struct Blocktree_V1_FileInfo: Sendable {
+public nonisolated struct Blocktree_V1_FileInfo: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// The file's identity.
   public var fileID: Blocktree_V1_FileId {
-    get {_fileID ?? Blocktree_V1_FileId()}
-    set {_fileID = newValue}
+    get {_storage._fileID ?? Blocktree_V1_FileId()}
+    set {_uniqueStorage()._fileID = newValue}
   }
   /// Returns true if `fileID` has been explicitly set.
-  public var hasFileID: Bool {self._fileID != nil}
+  public var hasFileID: Bool {_storage._fileID != nil}
   /// Clears the value of `fileID`. Subsequent reads from it will return its default value.
-  public mutating func clearFileID() {self._fileID = nil}
+  public mutating func clearFileID() {_uniqueStorage()._fileID = nil}
 
   /// What it is.
-  public var type: Blocktree_V1_FileType = .unspecified
+  public var type: Blocktree_V1_FileType {
+    get {_storage._type}
+    set {_uniqueStorage()._type = newValue}
+  }
 
   /// Bytes in the file; of a directory, the bytes of its entries.
-  public var size: UInt64 = 0
+  public var size: UInt64 {
+    get {_storage._size}
+    set {_uniqueStorage()._size = newValue}
+  }
 
   /// Grows by one with each change of the record.
-  public var version: UInt64 = 0
+  public var version: UInt64 {
+    get {_storage._version}
+    set {_uniqueStorage()._version = newValue}
+  }
 
   /// How many names it has.
-  public var linkCount: UInt32 = 0
+  public var linkCount: UInt32 {
+    get {_storage._linkCount}
+    set {_uniqueStorage()._linkCount = newValue}
+  }
 
   /// The twelve mode bits.
-  public var mode: UInt32 = 0
+  public var mode: UInt32 {
+    get {_storage._mode}
+    set {_uniqueStorage()._mode = newValue}
+  }
 
   /// The path of the owner's credential.
-  public var owner: String = String()
+  public var owner: String {
+    get {_storage._owner}
+    set {_uniqueStorage()._owner = newValue}
+  }
 
   /// The path of the group's directory.
-  public var group: String = String()
+  public var group: String {
+    get {_storage._group}
+    set {_uniqueStorage()._group = newValue}
+  }
 
   /// Further permissions.
-  public var access: [Blocktree_V1_AccessEntry] = []
+  public var access: [Blocktree_V1_AccessEntry] {
+    get {_storage._access}
+    set {_uniqueStorage()._access = newValue}
+  }
 
   /// When the content last changed.
-  public var modifiedNs: Int64 = 0
+  public var modifiedNs: Int64 {
+    get {_storage._modifiedNs}
+    set {_uniqueStorage()._modifiedNs = newValue}
+  }
 
   /// When attributes, links or content last changed.
-  public var changedNs: Int64 = 0
+  public var changedNs: Int64 {
+    get {_storage._changedNs}
+    set {_uniqueStorage()._changedNs = newValue}
+  }
 
   /// When the content was last read, as set; otherwise as modified_ns.
-  public var accessedNs: Int64 = 0
+  public var accessedNs: Int64 {
+    get {_storage._accessedNs}
+    set {_uniqueStorage()._accessedNs = newValue}
+  }
 
   /// When it was created.
-  public var createdNs: Int64 = 0
+  public var createdNs: Int64 {
+    get {_storage._createdNs}
+    set {_uniqueStorage()._createdNs = newValue}
+  }
 
   /// Bytes that its sectors take, holes counted as if they were stored.
-  public var storedBytes: UInt64 = 0
+  public var storedBytes: UInt64 {
+    get {_storage._storedBytes}
+    set {_uniqueStorage()._storedBytes = newValue}
+  }
+
+  /// Of a directory that was handed to a cluster of its own: the generation of what is created in it; 0 for none.
+  public var servedByGeneration: UInt64 {
+    get {_storage._servedByGeneration}
+    set {_uniqueStorage()._servedByGeneration = newValue}
+  }
+
+  /// Whether this comes from a copy that could not be compared with the processes of the directory above, as these can not be
+  /// reached.
+  public var isStale: Bool {
+    get {_storage._isStale}
+    set {_uniqueStorage()._isStale = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _fileID: Blocktree_V1_FileId? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 /// Asks for a description.
@@ -275,60 +327,55 @@ public nonisolated struct Blocktree_V1_ListResponse: Sendable {
   /// Where the next page begins; empty when this was the last.
   public var nextCursor: Data = Data()
 
+  /// As in FileInfo, of the directory.
+  public var isStale: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 }
 
 /// A name in a directory.
-public nonisolated struct Blocktree_V1_DirectoryEntry: @unchecked Sendable {
+public nonisolated struct Blocktree_V1_DirectoryEntry: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// 1 to 255 bytes, never "." or "..".
-  public var name: String {
-    get {_storage._name}
-    set {_uniqueStorage()._name = newValue}
-  }
+  public var name: String = String()
 
   /// What it names.
   public var fileID: Blocktree_V1_FileId {
-    get {_storage._fileID ?? Blocktree_V1_FileId()}
-    set {_uniqueStorage()._fileID = newValue}
+    get {_fileID ?? Blocktree_V1_FileId()}
+    set {_fileID = newValue}
   }
   /// Returns true if `fileID` has been explicitly set.
-  public var hasFileID: Bool {_storage._fileID != nil}
+  public var hasFileID: Bool {self._fileID != nil}
   /// Clears the value of `fileID`. Subsequent reads from it will return its default value.
-  public mutating func clearFileID() {_uniqueStorage()._fileID = nil}
+  public mutating func clearFileID() {self._fileID = nil}
 
   /// What that is.
-  public var type: Blocktree_V1_FileType {
-    get {_storage._type}
-    set {_uniqueStorage()._type = newValue}
-  }
+  public var type: Blocktree_V1_FileType = .unspecified
 
   /// Its description, if asked for and permitted, and there is one to be had.
   public var info: Blocktree_V1_FileInfo {
-    get {_storage._info ?? Blocktree_V1_FileInfo()}
-    set {_uniqueStorage()._info = newValue}
+    get {_info ?? Blocktree_V1_FileInfo()}
+    set {_info = newValue}
   }
   /// Returns true if `info` has been explicitly set.
-  public var hasInfo: Bool {_storage._info != nil}
+  public var hasInfo: Bool {self._info != nil}
   /// Clears the value of `info`. Subsequent reads from it will return its default value.
-  public mutating func clearInfo() {_uniqueStorage()._info = nil}
+  public mutating func clearInfo() {self._info = nil}
 
   /// Whether there is no description because what the name leads to is damaged. Stat says how.
-  public var isDamaged: Bool {
-    get {_storage._isDamaged}
-    set {_uniqueStorage()._isDamaged = newValue}
-  }
+  public var isDamaged: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _storage = _StorageClass.defaultInstance
+  fileprivate var _fileID: Blocktree_V1_FileId? = nil
+  fileprivate var _info: Blocktree_V1_FileInfo? = nil
 }
 
 /// Asks for a directory.
@@ -1173,84 +1220,78 @@ public nonisolated struct Blocktree_V1_FilesystemServiceSessionResponse: Sendabl
 }
 
 /// The answer to one operation.
-public nonisolated struct Blocktree_V1_FilesystemResult: @unchecked Sendable {
+public nonisolated struct Blocktree_V1_FilesystemResult: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// The client's id of the operation.
-  public var id: UInt64 {
-    get {_storage._id}
-    set {_uniqueStorage()._id = newValue}
-  }
+  public var id: UInt64 = 0
 
   /// What came of it.
-  public var result: OneOf_Result? {
-    get {return _storage._result}
-    set {_uniqueStorage()._result = newValue}
-  }
+  public var result: Blocktree_V1_FilesystemResult.OneOf_Result? = nil
 
   /// The operation failed.
   public var failure: Blocktree_V1_Failure {
     get {
-      if case .failure(let v)? = _storage._result {return v}
+      if case .failure(let v)? = result {return v}
       return Blocktree_V1_Failure()
     }
-    set {_uniqueStorage()._result = .failure(newValue)}
+    set {result = .failure(newValue)}
   }
 
   /// Answers stat, make_directory, make_symbolic_link, make_link, write, truncate, rename and set_attributes.
   public var info: Blocktree_V1_FileInfo {
     get {
-      if case .info(let v)? = _storage._result {return v}
+      if case .info(let v)? = result {return v}
       return Blocktree_V1_FileInfo()
     }
-    set {_uniqueStorage()._result = .info(newValue)}
+    set {result = .info(newValue)}
   }
 
   /// Answers list.
   public var list: Blocktree_V1_ListResponse {
     get {
-      if case .list(let v)? = _storage._result {return v}
+      if case .list(let v)? = result {return v}
       return Blocktree_V1_ListResponse()
     }
-    set {_uniqueStorage()._result = .list(newValue)}
+    set {result = .list(newValue)}
   }
 
   /// Answers read_symbolic_link.
   public var symbolicLink: Blocktree_V1_ReadSymbolicLinkResponse {
     get {
-      if case .symbolicLink(let v)? = _storage._result {return v}
+      if case .symbolicLink(let v)? = result {return v}
       return Blocktree_V1_ReadSymbolicLinkResponse()
     }
-    set {_uniqueStorage()._result = .symbolicLink(newValue)}
+    set {result = .symbolicLink(newValue)}
   }
 
   /// Answers read.
   public var read: Blocktree_V1_ReadResponse {
     get {
-      if case .read(let v)? = _storage._result {return v}
+      if case .read(let v)? = result {return v}
       return Blocktree_V1_ReadResponse()
     }
-    set {_uniqueStorage()._result = .read(newValue)}
+    set {result = .read(newValue)}
   }
 
   /// Answers remove.
   public var remove: Blocktree_V1_RemoveResponse {
     get {
-      if case .remove(let v)? = _storage._result {return v}
+      if case .remove(let v)? = result {return v}
       return Blocktree_V1_RemoveResponse()
     }
-    set {_uniqueStorage()._result = .remove(newValue)}
+    set {result = .remove(newValue)}
   }
 
   /// Answers stat_filesystem.
   public var filesystem: Blocktree_V1_StatFilesystemResponse {
     get {
-      if case .filesystem(let v)? = _storage._result {return v}
+      if case .filesystem(let v)? = result {return v}
       return Blocktree_V1_StatFilesystemResponse()
     }
-    set {_uniqueStorage()._result = .filesystem(newValue)}
+    set {result = .filesystem(newValue)}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1275,8 +1316,6 @@ public nonisolated struct Blocktree_V1_FilesystemResult: @unchecked Sendable {
   }
 
   public init() {}
-
-  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 /// Brings a credential that the caller has signed with an authority of its own.
@@ -1343,98 +1382,174 @@ nonisolated extension Blocktree_V1_RemoveKind: SwiftProtobuf._ProtoNameProviding
 
 nonisolated extension Blocktree_V1_FileInfo: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".FileInfo"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}file_id\0\u{1}type\0\u{1}size\0\u{1}version\0\u{3}link_count\0\u{1}mode\0\u{1}owner\0\u{1}group\0\u{1}access\0\u{3}modified_ns\0\u{3}changed_ns\0\u{3}accessed_ns\0\u{3}created_ns\0\u{3}stored_bytes\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}file_id\0\u{1}type\0\u{1}size\0\u{1}version\0\u{3}link_count\0\u{1}mode\0\u{1}owner\0\u{1}group\0\u{1}access\0\u{3}modified_ns\0\u{3}changed_ns\0\u{3}accessed_ns\0\u{3}created_ns\0\u{3}stored_bytes\0\u{3}served_by_generation\0\u{3}is_stale\0")
+
+  fileprivate class _StorageClass {
+    var _fileID: Blocktree_V1_FileId? = nil
+    var _type: Blocktree_V1_FileType = .unspecified
+    var _size: UInt64 = 0
+    var _version: UInt64 = 0
+    var _linkCount: UInt32 = 0
+    var _mode: UInt32 = 0
+    var _owner: String = String()
+    var _group: String = String()
+    var _access: [Blocktree_V1_AccessEntry] = []
+    var _modifiedNs: Int64 = 0
+    var _changedNs: Int64 = 0
+    var _accessedNs: Int64 = 0
+    var _createdNs: Int64 = 0
+    var _storedBytes: UInt64 = 0
+    var _servedByGeneration: UInt64 = 0
+    var _isStale: Bool = false
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _fileID = source._fileID
+      _type = source._type
+      _size = source._size
+      _version = source._version
+      _linkCount = source._linkCount
+      _mode = source._mode
+      _owner = source._owner
+      _group = source._group
+      _access = source._access
+      _modifiedNs = source._modifiedNs
+      _changedNs = source._changedNs
+      _accessedNs = source._accessedNs
+      _createdNs = source._createdNs
+      _storedBytes = source._storedBytes
+      _servedByGeneration = source._servedByGeneration
+      _isStale = source._isStale
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._fileID) }()
-      case 2: try { try decoder.decodeSingularEnumField(value: &self.type) }()
-      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.size) }()
-      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.version) }()
-      case 5: try { try decoder.decodeSingularUInt32Field(value: &self.linkCount) }()
-      case 6: try { try decoder.decodeSingularUInt32Field(value: &self.mode) }()
-      case 7: try { try decoder.decodeSingularStringField(value: &self.owner) }()
-      case 8: try { try decoder.decodeSingularStringField(value: &self.group) }()
-      case 9: try { try decoder.decodeRepeatedMessageField(value: &self.access) }()
-      case 10: try { try decoder.decodeSingularInt64Field(value: &self.modifiedNs) }()
-      case 11: try { try decoder.decodeSingularInt64Field(value: &self.changedNs) }()
-      case 12: try { try decoder.decodeSingularInt64Field(value: &self.accessedNs) }()
-      case 13: try { try decoder.decodeSingularInt64Field(value: &self.createdNs) }()
-      case 14: try { try decoder.decodeSingularUInt64Field(value: &self.storedBytes) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularMessageField(value: &_storage._fileID) }()
+        case 2: try { try decoder.decodeSingularEnumField(value: &_storage._type) }()
+        case 3: try { try decoder.decodeSingularUInt64Field(value: &_storage._size) }()
+        case 4: try { try decoder.decodeSingularUInt64Field(value: &_storage._version) }()
+        case 5: try { try decoder.decodeSingularUInt32Field(value: &_storage._linkCount) }()
+        case 6: try { try decoder.decodeSingularUInt32Field(value: &_storage._mode) }()
+        case 7: try { try decoder.decodeSingularStringField(value: &_storage._owner) }()
+        case 8: try { try decoder.decodeSingularStringField(value: &_storage._group) }()
+        case 9: try { try decoder.decodeRepeatedMessageField(value: &_storage._access) }()
+        case 10: try { try decoder.decodeSingularInt64Field(value: &_storage._modifiedNs) }()
+        case 11: try { try decoder.decodeSingularInt64Field(value: &_storage._changedNs) }()
+        case 12: try { try decoder.decodeSingularInt64Field(value: &_storage._accessedNs) }()
+        case 13: try { try decoder.decodeSingularInt64Field(value: &_storage._createdNs) }()
+        case 14: try { try decoder.decodeSingularUInt64Field(value: &_storage._storedBytes) }()
+        case 15: try { try decoder.decodeSingularUInt64Field(value: &_storage._servedByGeneration) }()
+        case 16: try { try decoder.decodeSingularBoolField(value: &_storage._isStale) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._fileID {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    if self.type != .unspecified {
-      try visitor.visitSingularEnumField(value: self.type, fieldNumber: 2)
-    }
-    if self.size != 0 {
-      try visitor.visitSingularUInt64Field(value: self.size, fieldNumber: 3)
-    }
-    if self.version != 0 {
-      try visitor.visitSingularUInt64Field(value: self.version, fieldNumber: 4)
-    }
-    if self.linkCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.linkCount, fieldNumber: 5)
-    }
-    if self.mode != 0 {
-      try visitor.visitSingularUInt32Field(value: self.mode, fieldNumber: 6)
-    }
-    if !self.owner.isEmpty {
-      try visitor.visitSingularStringField(value: self.owner, fieldNumber: 7)
-    }
-    if !self.group.isEmpty {
-      try visitor.visitSingularStringField(value: self.group, fieldNumber: 8)
-    }
-    if !self.access.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.access, fieldNumber: 9)
-    }
-    if self.modifiedNs != 0 {
-      try visitor.visitSingularInt64Field(value: self.modifiedNs, fieldNumber: 10)
-    }
-    if self.changedNs != 0 {
-      try visitor.visitSingularInt64Field(value: self.changedNs, fieldNumber: 11)
-    }
-    if self.accessedNs != 0 {
-      try visitor.visitSingularInt64Field(value: self.accessedNs, fieldNumber: 12)
-    }
-    if self.createdNs != 0 {
-      try visitor.visitSingularInt64Field(value: self.createdNs, fieldNumber: 13)
-    }
-    if self.storedBytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.storedBytes, fieldNumber: 14)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      try { if let v = _storage._fileID {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+      } }()
+      if _storage._type != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._type, fieldNumber: 2)
+      }
+      if _storage._size != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._size, fieldNumber: 3)
+      }
+      if _storage._version != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._version, fieldNumber: 4)
+      }
+      if _storage._linkCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._linkCount, fieldNumber: 5)
+      }
+      if _storage._mode != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._mode, fieldNumber: 6)
+      }
+      if !_storage._owner.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._owner, fieldNumber: 7)
+      }
+      if !_storage._group.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._group, fieldNumber: 8)
+      }
+      if !_storage._access.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._access, fieldNumber: 9)
+      }
+      if _storage._modifiedNs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._modifiedNs, fieldNumber: 10)
+      }
+      if _storage._changedNs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._changedNs, fieldNumber: 11)
+      }
+      if _storage._accessedNs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._accessedNs, fieldNumber: 12)
+      }
+      if _storage._createdNs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._createdNs, fieldNumber: 13)
+      }
+      if _storage._storedBytes != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._storedBytes, fieldNumber: 14)
+      }
+      if _storage._servedByGeneration != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._servedByGeneration, fieldNumber: 15)
+      }
+      if _storage._isStale != false {
+        try visitor.visitSingularBoolField(value: _storage._isStale, fieldNumber: 16)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Blocktree_V1_FileInfo, rhs: Blocktree_V1_FileInfo) -> Bool {
-    if lhs._fileID != rhs._fileID {return false}
-    if lhs.type != rhs.type {return false}
-    if lhs.size != rhs.size {return false}
-    if lhs.version != rhs.version {return false}
-    if lhs.linkCount != rhs.linkCount {return false}
-    if lhs.mode != rhs.mode {return false}
-    if lhs.owner != rhs.owner {return false}
-    if lhs.group != rhs.group {return false}
-    if lhs.access != rhs.access {return false}
-    if lhs.modifiedNs != rhs.modifiedNs {return false}
-    if lhs.changedNs != rhs.changedNs {return false}
-    if lhs.accessedNs != rhs.accessedNs {return false}
-    if lhs.createdNs != rhs.createdNs {return false}
-    if lhs.storedBytes != rhs.storedBytes {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._fileID != rhs_storage._fileID {return false}
+        if _storage._type != rhs_storage._type {return false}
+        if _storage._size != rhs_storage._size {return false}
+        if _storage._version != rhs_storage._version {return false}
+        if _storage._linkCount != rhs_storage._linkCount {return false}
+        if _storage._mode != rhs_storage._mode {return false}
+        if _storage._owner != rhs_storage._owner {return false}
+        if _storage._group != rhs_storage._group {return false}
+        if _storage._access != rhs_storage._access {return false}
+        if _storage._modifiedNs != rhs_storage._modifiedNs {return false}
+        if _storage._changedNs != rhs_storage._changedNs {return false}
+        if _storage._accessedNs != rhs_storage._accessedNs {return false}
+        if _storage._createdNs != rhs_storage._createdNs {return false}
+        if _storage._storedBytes != rhs_storage._storedBytes {return false}
+        if _storage._servedByGeneration != rhs_storage._servedByGeneration {return false}
+        if _storage._isStale != rhs_storage._isStale {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1556,7 +1671,7 @@ nonisolated extension Blocktree_V1_ListRequest: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Blocktree_V1_ListResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ListResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}entries\0\u{3}next_cursor\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}entries\0\u{3}next_cursor\0\u{3}is_stale\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1566,6 +1681,7 @@ nonisolated extension Blocktree_V1_ListResponse: SwiftProtobuf.Message, SwiftPro
       switch fieldNumber {
       case 1: try { try decoder.decodeRepeatedMessageField(value: &self.entries) }()
       case 2: try { try decoder.decodeSingularBytesField(value: &self.nextCursor) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.isStale) }()
       default: break
       }
     }
@@ -1578,12 +1694,16 @@ nonisolated extension Blocktree_V1_ListResponse: SwiftProtobuf.Message, SwiftPro
     if !self.nextCursor.isEmpty {
       try visitor.visitSingularBytesField(value: self.nextCursor, fieldNumber: 2)
     }
+    if self.isStale != false {
+      try visitor.visitSingularBoolField(value: self.isStale, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Blocktree_V1_ListResponse, rhs: Blocktree_V1_ListResponse) -> Bool {
     if lhs.entries != rhs.entries {return false}
     if lhs.nextCursor != rhs.nextCursor {return false}
+    if lhs.isStale != rhs.isStale {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1593,95 +1713,51 @@ nonisolated extension Blocktree_V1_DirectoryEntry: SwiftProtobuf.Message, SwiftP
   public static let protoMessageName: String = _protobuf_package + ".DirectoryEntry"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}file_id\0\u{1}type\0\u{1}info\0\u{3}is_damaged\0")
 
-  fileprivate class _StorageClass {
-    var _name: String = String()
-    var _fileID: Blocktree_V1_FileId? = nil
-    var _type: Blocktree_V1_FileType = .unspecified
-    var _info: Blocktree_V1_FileInfo? = nil
-    var _isDamaged: Bool = false
-
-      // This property is used as the initial default value for new instances of the type.
-      // The type itself is protecting the reference to its storage via CoW semantics.
-      // This will force a copy to be made of this reference when the first mutation occurs;
-      // hence, it is safe to mark this as `nonisolated(unsafe)`.
-      static nonisolated(unsafe) let defaultInstance = _StorageClass()
-
-    private init() {}
-
-    init(copying source: _StorageClass) {
-      _name = source._name
-      _fileID = source._fileID
-      _type = source._type
-      _info = source._info
-      _isDamaged = source._isDamaged
-    }
-  }
-
-  fileprivate mutating func _uniqueStorage() -> _StorageClass {
-    if !isKnownUniquelyReferenced(&_storage) {
-      _storage = _StorageClass(copying: _storage)
-    }
-    return _storage
-  }
-
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    _ = _uniqueStorage()
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      while let fieldNumber = try decoder.nextFieldNumber() {
-        // The use of inline closures is to circumvent an issue where the compiler
-        // allocates stack space for every case branch when no optimizations are
-        // enabled. https://github.com/apple/swift-protobuf/issues/1034
-        switch fieldNumber {
-        case 1: try { try decoder.decodeSingularStringField(value: &_storage._name) }()
-        case 2: try { try decoder.decodeSingularMessageField(value: &_storage._fileID) }()
-        case 3: try { try decoder.decodeSingularEnumField(value: &_storage._type) }()
-        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._info) }()
-        case 5: try { try decoder.decodeSingularBoolField(value: &_storage._isDamaged) }()
-        default: break
-        }
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 2: try { try decoder.decodeSingularMessageField(value: &self._fileID) }()
+      case 3: try { try decoder.decodeSingularEnumField(value: &self.type) }()
+      case 4: try { try decoder.decodeSingularMessageField(value: &self._info) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.isDamaged) }()
+      default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every if/case branch local when no optimizations
-      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-      // https://github.com/apple/swift-protobuf/issues/1182
-      if !_storage._name.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._name, fieldNumber: 1)
-      }
-      try { if let v = _storage._fileID {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
-      } }()
-      if _storage._type != .unspecified {
-        try visitor.visitSingularEnumField(value: _storage._type, fieldNumber: 3)
-      }
-      try { if let v = _storage._info {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-      } }()
-      if _storage._isDamaged != false {
-        try visitor.visitSingularBoolField(value: _storage._isDamaged, fieldNumber: 5)
-      }
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
+    }
+    try { if let v = self._fileID {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    } }()
+    if self.type != .unspecified {
+      try visitor.visitSingularEnumField(value: self.type, fieldNumber: 3)
+    }
+    try { if let v = self._info {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    } }()
+    if self.isDamaged != false {
+      try visitor.visitSingularBoolField(value: self.isDamaged, fieldNumber: 5)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Blocktree_V1_DirectoryEntry, rhs: Blocktree_V1_DirectoryEntry) -> Bool {
-    if lhs._storage !== rhs._storage {
-      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
-        let _storage = _args.0
-        let rhs_storage = _args.1
-        if _storage._name != rhs_storage._name {return false}
-        if _storage._fileID != rhs_storage._fileID {return false}
-        if _storage._type != rhs_storage._type {return false}
-        if _storage._info != rhs_storage._info {return false}
-        if _storage._isDamaged != rhs_storage._isDamaged {return false}
-        return true
-      }
-      if !storagesAreEqual {return false}
-    }
+    if lhs.name != rhs.name {return false}
+    if lhs._fileID != rhs._fileID {return false}
+    if lhs.type != rhs.type {return false}
+    if lhs._info != rhs._info {return false}
+    if lhs.isDamaged != rhs.isDamaged {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2991,192 +3067,154 @@ nonisolated extension Blocktree_V1_FilesystemResult: SwiftProtobuf.Message, Swif
   public static let protoMessageName: String = _protobuf_package + ".FilesystemResult"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}failure\0\u{1}info\0\u{1}list\0\u{3}symbolic_link\0\u{1}read\0\u{1}remove\0\u{1}filesystem\0")
 
-  fileprivate class _StorageClass {
-    var _id: UInt64 = 0
-    var _result: Blocktree_V1_FilesystemResult.OneOf_Result?
-
-      // This property is used as the initial default value for new instances of the type.
-      // The type itself is protecting the reference to its storage via CoW semantics.
-      // This will force a copy to be made of this reference when the first mutation occurs;
-      // hence, it is safe to mark this as `nonisolated(unsafe)`.
-      static nonisolated(unsafe) let defaultInstance = _StorageClass()
-
-    private init() {}
-
-    init(copying source: _StorageClass) {
-      _id = source._id
-      _result = source._result
-    }
-  }
-
-  fileprivate mutating func _uniqueStorage() -> _StorageClass {
-    if !isKnownUniquelyReferenced(&_storage) {
-      _storage = _StorageClass(copying: _storage)
-    }
-    return _storage
-  }
-
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    _ = _uniqueStorage()
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      while let fieldNumber = try decoder.nextFieldNumber() {
-        // The use of inline closures is to circumvent an issue where the compiler
-        // allocates stack space for every case branch when no optimizations are
-        // enabled. https://github.com/apple/swift-protobuf/issues/1034
-        switch fieldNumber {
-        case 1: try { try decoder.decodeSingularUInt64Field(value: &_storage._id) }()
-        case 2: try {
-          var v: Blocktree_V1_Failure?
-          var hadOneofValue = false
-          if let current = _storage._result {
-            hadOneofValue = true
-            if case .failure(let m) = current {v = m}
-          }
-          try decoder.decodeSingularMessageField(value: &v)
-          if let v = v {
-            if hadOneofValue {try decoder.handleConflictingOneOf()}
-            _storage._result = .failure(v)
-          }
-        }()
-        case 3: try {
-          var v: Blocktree_V1_FileInfo?
-          var hadOneofValue = false
-          if let current = _storage._result {
-            hadOneofValue = true
-            if case .info(let m) = current {v = m}
-          }
-          try decoder.decodeSingularMessageField(value: &v)
-          if let v = v {
-            if hadOneofValue {try decoder.handleConflictingOneOf()}
-            _storage._result = .info(v)
-          }
-        }()
-        case 4: try {
-          var v: Blocktree_V1_ListResponse?
-          var hadOneofValue = false
-          if let current = _storage._result {
-            hadOneofValue = true
-            if case .list(let m) = current {v = m}
-          }
-          try decoder.decodeSingularMessageField(value: &v)
-          if let v = v {
-            if hadOneofValue {try decoder.handleConflictingOneOf()}
-            _storage._result = .list(v)
-          }
-        }()
-        case 5: try {
-          var v: Blocktree_V1_ReadSymbolicLinkResponse?
-          var hadOneofValue = false
-          if let current = _storage._result {
-            hadOneofValue = true
-            if case .symbolicLink(let m) = current {v = m}
-          }
-          try decoder.decodeSingularMessageField(value: &v)
-          if let v = v {
-            if hadOneofValue {try decoder.handleConflictingOneOf()}
-            _storage._result = .symbolicLink(v)
-          }
-        }()
-        case 6: try {
-          var v: Blocktree_V1_ReadResponse?
-          var hadOneofValue = false
-          if let current = _storage._result {
-            hadOneofValue = true
-            if case .read(let m) = current {v = m}
-          }
-          try decoder.decodeSingularMessageField(value: &v)
-          if let v = v {
-            if hadOneofValue {try decoder.handleConflictingOneOf()}
-            _storage._result = .read(v)
-          }
-        }()
-        case 7: try {
-          var v: Blocktree_V1_RemoveResponse?
-          var hadOneofValue = false
-          if let current = _storage._result {
-            hadOneofValue = true
-            if case .remove(let m) = current {v = m}
-          }
-          try decoder.decodeSingularMessageField(value: &v)
-          if let v = v {
-            if hadOneofValue {try decoder.handleConflictingOneOf()}
-            _storage._result = .remove(v)
-          }
-        }()
-        case 8: try {
-          var v: Blocktree_V1_StatFilesystemResponse?
-          var hadOneofValue = false
-          if let current = _storage._result {
-            hadOneofValue = true
-            if case .filesystem(let m) = current {v = m}
-          }
-          try decoder.decodeSingularMessageField(value: &v)
-          if let v = v {
-            if hadOneofValue {try decoder.handleConflictingOneOf()}
-            _storage._result = .filesystem(v)
-          }
-        }()
-        default: break
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.id) }()
+      case 2: try {
+        var v: Blocktree_V1_Failure?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .failure(let m) = current {v = m}
         }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .failure(v)
+        }
+      }()
+      case 3: try {
+        var v: Blocktree_V1_FileInfo?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .info(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .info(v)
+        }
+      }()
+      case 4: try {
+        var v: Blocktree_V1_ListResponse?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .list(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .list(v)
+        }
+      }()
+      case 5: try {
+        var v: Blocktree_V1_ReadSymbolicLinkResponse?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .symbolicLink(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .symbolicLink(v)
+        }
+      }()
+      case 6: try {
+        var v: Blocktree_V1_ReadResponse?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .read(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .read(v)
+        }
+      }()
+      case 7: try {
+        var v: Blocktree_V1_RemoveResponse?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .remove(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .remove(v)
+        }
+      }()
+      case 8: try {
+        var v: Blocktree_V1_StatFilesystemResponse?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .filesystem(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .filesystem(v)
+        }
+      }()
+      default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every if/case branch local when no optimizations
-      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-      // https://github.com/apple/swift-protobuf/issues/1182
-      if _storage._id != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._id, fieldNumber: 1)
-      }
-      switch _storage._result {
-      case .failure?: try {
-        guard case .failure(let v)? = _storage._result else { preconditionFailure() }
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
-      }()
-      case .info?: try {
-        guard case .info(let v)? = _storage._result else { preconditionFailure() }
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-      }()
-      case .list?: try {
-        guard case .list(let v)? = _storage._result else { preconditionFailure() }
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-      }()
-      case .symbolicLink?: try {
-        guard case .symbolicLink(let v)? = _storage._result else { preconditionFailure() }
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
-      }()
-      case .read?: try {
-        guard case .read(let v)? = _storage._result else { preconditionFailure() }
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
-      }()
-      case .remove?: try {
-        guard case .remove(let v)? = _storage._result else { preconditionFailure() }
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
-      }()
-      case .filesystem?: try {
-        guard case .filesystem(let v)? = _storage._result else { preconditionFailure() }
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
-      }()
-      case nil: break
-      }
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.id != 0 {
+      try visitor.visitSingularUInt64Field(value: self.id, fieldNumber: 1)
+    }
+    switch self.result {
+    case .failure?: try {
+      guard case .failure(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    }()
+    case .info?: try {
+      guard case .info(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    }()
+    case .list?: try {
+      guard case .list(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    }()
+    case .symbolicLink?: try {
+      guard case .symbolicLink(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    }()
+    case .read?: try {
+      guard case .read(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    }()
+    case .remove?: try {
+      guard case .remove(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
+    }()
+    case .filesystem?: try {
+      guard case .filesystem(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+    }()
+    case nil: break
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Blocktree_V1_FilesystemResult, rhs: Blocktree_V1_FilesystemResult) -> Bool {
-    if lhs._storage !== rhs._storage {
-      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
-        let _storage = _args.0
-        let rhs_storage = _args.1
-        if _storage._id != rhs_storage._id {return false}
-        if _storage._result != rhs_storage._result {return false}
-        return true
-      }
-      if !storagesAreEqual {return false}
-    }
+    if lhs.id != rhs.id {return false}
+    if lhs.result != rhs.result {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -114,6 +114,32 @@ public enum Blocktree_V1_SectorService: Sendable {
                 type: .bidirectionalStreaming
             )
         }
+        /// Namespace for "FindOperation" metadata.
+        public enum FindOperation: Sendable {
+            /// Request type for "FindOperation".
+            public typealias Input = Blocktree_V1_FindOperationRequest
+            /// Response type for "FindOperation".
+            public typealias Output = Blocktree_V1_FindOperationResponse
+            /// Descriptor for "FindOperation".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.SectorService"),
+                method: "FindOperation",
+                type: .unary
+            )
+        }
+        /// Namespace for "AllocateGeneration" metadata.
+        public enum AllocateGeneration: Sendable {
+            /// Request type for "AllocateGeneration".
+            public typealias Input = Blocktree_V1_AllocateGenerationRequest
+            /// Response type for "AllocateGeneration".
+            public typealias Output = Blocktree_V1_AllocateGenerationResponse
+            /// Descriptor for "AllocateGeneration".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.SectorService"),
+                method: "AllocateGeneration",
+                type: .unary
+            )
+        }
         /// Namespace for "Status" metadata.
         public enum Status: Sendable {
             /// Request type for "Status".
@@ -136,6 +162,8 @@ public enum Blocktree_V1_SectorService: Sendable {
             AllocateInodes.descriptor,
             Commit.descriptor,
             Session.descriptor,
+            FindOperation.descriptor,
+            AllocateGeneration.descriptor,
             Status.descriptor
         ]
     }
@@ -299,6 +327,49 @@ extension Blocktree_V1_SectorService {
             request: GRPCCore.StreamingServerRequest<Blocktree_V1_SectorServiceSessionRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_SectorServiceSessionResponse>
+
+        /// Handle the "FindOperation" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says what is remembered of an operation. For the principal whose session it is, and for filesystem services at or above
+        /// > everything that is stored here.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; SESSION_UNKNOWN; OPERATION_TOO_OLD.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_FindOperationRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_FindOperationResponse` messages.
+        func findOperation(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_FindOperationRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_FindOperationResponse>
+
+        /// Handle the "AllocateGeneration" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Allocates a generation, that is, the number of a new sector cluster. Only the root directory's cluster does, for
+        /// > processes with the sector mark. Each number is handed out once; the same claim of the same process gets the same
+        /// > number again, whoever leads. Durable when it is answered.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION at every other cluster; INVALID_REQUEST; NOT_LEADER; LIMIT_REACHED.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_AllocateGenerationRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_AllocateGenerationResponse` messages.
+        func allocateGeneration(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_AllocateGenerationRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_AllocateGenerationResponse>
 
         /// Handle the "Status" method.
         ///
@@ -464,6 +535,49 @@ extension Blocktree_V1_SectorService {
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_SectorServiceSessionResponse>
 
+        /// Handle the "FindOperation" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says what is remembered of an operation. For the principal whose session it is, and for filesystem services at or above
+        /// > everything that is stored here.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; SESSION_UNKNOWN; OPERATION_TOO_OLD.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_FindOperationRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_FindOperationResponse` message.
+        func findOperation(
+            request: GRPCCore.ServerRequest<Blocktree_V1_FindOperationRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_FindOperationResponse>
+
+        /// Handle the "AllocateGeneration" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Allocates a generation, that is, the number of a new sector cluster. Only the root directory's cluster does, for
+        /// > processes with the sector mark. Each number is handed out once; the same claim of the same process gets the same
+        /// > number again, whoever leads. Durable when it is answered.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION at every other cluster; INVALID_REQUEST; NOT_LEADER; LIMIT_REACHED.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_AllocateGenerationRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_AllocateGenerationResponse` message.
+        func allocateGeneration(
+            request: GRPCCore.ServerRequest<Blocktree_V1_AllocateGenerationRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_AllocateGenerationResponse>
+
         /// Handle the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -628,6 +742,49 @@ extension Blocktree_V1_SectorService {
             context: GRPCCore.ServerContext
         ) async throws
 
+        /// Handle the "FindOperation" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says what is remembered of an operation. For the principal whose session it is, and for filesystem services at or above
+        /// > everything that is stored here.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; SESSION_UNKNOWN; OPERATION_TOO_OLD.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_FindOperationRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_FindOperationResponse` to respond with.
+        func findOperation(
+            request: Blocktree_V1_FindOperationRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_FindOperationResponse
+
+        /// Handle the "AllocateGeneration" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Allocates a generation, that is, the number of a new sector cluster. Only the root directory's cluster does, for
+        /// > processes with the sector mark. Each number is handed out once; the same claim of the same process gets the same
+        /// > number again, whoever leads. Durable when it is answered.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION at every other cluster; INVALID_REQUEST; NOT_LEADER; LIMIT_REACHED.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_AllocateGenerationRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_AllocateGenerationResponse` to respond with.
+        func allocateGeneration(
+            request: Blocktree_V1_AllocateGenerationRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_AllocateGenerationResponse
+
         /// Handle the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -730,6 +887,28 @@ extension Blocktree_V1_SectorService.StreamingServiceProtocol {
             }
         )
         router.registerHandler(
+            forMethod: Blocktree_V1_SectorService.Method.FindOperation.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_FindOperationRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_FindOperationResponse>(),
+            handler: { request, context in
+                try await self.findOperation(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Blocktree_V1_SectorService.Method.AllocateGeneration.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_AllocateGenerationRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_AllocateGenerationResponse>(),
+            handler: { request, context in
+                try await self.allocateGeneration(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
             forMethod: Blocktree_V1_SectorService.Method.Status.descriptor,
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_SectorServiceStatusRequest>(),
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_SectorServiceStatusResponse>(),
@@ -806,6 +985,28 @@ extension Blocktree_V1_SectorService.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_CommitResponse> {
         let response = try await self.commit(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func findOperation(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_FindOperationRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_FindOperationResponse> {
+        let response = try await self.findOperation(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func allocateGeneration(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_AllocateGenerationRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_AllocateGenerationResponse> {
+        let response = try await self.allocateGeneration(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -923,6 +1124,32 @@ extension Blocktree_V1_SectorService.SimpleServiceProtocol {
                 )
                 return [:]
             }
+        )
+    }
+
+    public func findOperation(
+        request: GRPCCore.ServerRequest<Blocktree_V1_FindOperationRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_FindOperationResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_FindOperationResponse>(
+            message: try await self.findOperation(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func allocateGeneration(
+        request: GRPCCore.ServerRequest<Blocktree_V1_AllocateGenerationRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_AllocateGenerationResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_AllocateGenerationResponse>(
+            message: try await self.allocateGeneration(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
         )
     }
 
@@ -1119,6 +1346,59 @@ extension Blocktree_V1_SectorService {
             deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_SectorServiceSessionResponse>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.StreamingClientResponse<Blocktree_V1_SectorServiceSessionResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "FindOperation" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says what is remembered of an operation. For the principal whose session it is, and for filesystem services at or above
+        /// > everything that is stored here.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; SESSION_UNKNOWN; OPERATION_TOO_OLD.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_FindOperationRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_FindOperationRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_FindOperationResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func findOperation<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_FindOperationRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_FindOperationRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_FindOperationResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_FindOperationResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "AllocateGeneration" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Allocates a generation, that is, the number of a new sector cluster. Only the root directory's cluster does, for
+        /// > processes with the sector mark. Each number is handed out once; the same claim of the same process gets the same
+        /// > number again, whoever leads. Durable when it is answered.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION at every other cluster; INVALID_REQUEST; NOT_LEADER; LIMIT_REACHED.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_AllocateGenerationRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_AllocateGenerationRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_AllocateGenerationResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func allocateGeneration<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_AllocateGenerationRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_AllocateGenerationRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_AllocateGenerationResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_AllocateGenerationResponse>) async throws -> Result
         ) async throws -> Result where Result: Sendable
 
         /// Call the "Status" method.
@@ -1406,6 +1686,81 @@ extension Blocktree_V1_SectorService {
             )
         }
 
+        /// Call the "FindOperation" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says what is remembered of an operation. For the principal whose session it is, and for filesystem services at or above
+        /// > everything that is stored here.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; SESSION_UNKNOWN; OPERATION_TOO_OLD.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_FindOperationRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_FindOperationRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_FindOperationResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func findOperation<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_FindOperationRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_FindOperationRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_FindOperationResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_FindOperationResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_SectorService.Method.FindOperation.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "AllocateGeneration" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Allocates a generation, that is, the number of a new sector cluster. Only the root directory's cluster does, for
+        /// > processes with the sector mark. Each number is handed out once; the same claim of the same process gets the same
+        /// > number again, whoever leads. Durable when it is answered.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; WRONG_GENERATION at every other cluster; INVALID_REQUEST; NOT_LEADER; LIMIT_REACHED.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_AllocateGenerationRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_AllocateGenerationRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_AllocateGenerationResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func allocateGeneration<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_AllocateGenerationRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_AllocateGenerationRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_AllocateGenerationResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_AllocateGenerationResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_SectorService.Method.AllocateGeneration.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
         /// Call the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -1645,6 +2000,71 @@ extension Blocktree_V1_SectorService.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_SectorServiceSessionRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_SectorServiceSessionResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "FindOperation" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Says what is remembered of an operation. For the principal whose session it is, and for filesystem services at or above
+    /// > everything that is stored here.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; SESSION_UNKNOWN; OPERATION_TOO_OLD.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_FindOperationRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func findOperation<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_FindOperationRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_FindOperationResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.findOperation(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_FindOperationRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_FindOperationResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "AllocateGeneration" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Allocates a generation, that is, the number of a new sector cluster. Only the root directory's cluster does, for
+    /// > processes with the sector mark. Each number is handed out once; the same claim of the same process gets the same
+    /// > number again, whoever leads. Durable when it is answered.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; WRONG_GENERATION at every other cluster; INVALID_REQUEST; NOT_LEADER; LIMIT_REACHED.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_AllocateGenerationRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func allocateGeneration<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_AllocateGenerationRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_AllocateGenerationResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.allocateGeneration(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_AllocateGenerationRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_AllocateGenerationResponse>(),
             options: options,
             onResponse: handleResponse
         )
@@ -1911,6 +2331,79 @@ extension Blocktree_V1_SectorService.ClientProtocol {
             producer: producer
         )
         return try await self.session(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "FindOperation" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Says what is remembered of an operation. For the principal whose session it is, and for filesystem services at or above
+    /// > everything that is stored here.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; SESSION_UNKNOWN; OPERATION_TOO_OLD.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func findOperation<Result>(
+        _ message: Blocktree_V1_FindOperationRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_FindOperationResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_FindOperationRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.findOperation(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "AllocateGeneration" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Allocates a generation, that is, the number of a new sector cluster. Only the root directory's cluster does, for
+    /// > processes with the sector mark. Each number is handed out once; the same claim of the same process gets the same
+    /// > number again, whoever leads. Durable when it is answered.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; WRONG_GENERATION at every other cluster; INVALID_REQUEST; NOT_LEADER; LIMIT_REACHED.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func allocateGeneration<Result>(
+        _ message: Blocktree_V1_AllocateGenerationRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_AllocateGenerationResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_AllocateGenerationRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.allocateGeneration(
             request: request,
             options: options,
             onResponse: handleResponse

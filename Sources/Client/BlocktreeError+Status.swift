@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import BlocktreeSchema
+package import BlocktreeSchema
 internal import GRPCCore
 internal import NIOCore
 internal import Transport
@@ -14,7 +14,7 @@ internal import Trust
 
 extension BlocktreeError {
   /// What the runtime threw, in the words of this module. Cancellation is no error of a call: it is thrown on.
-  init(thrown error: any Error) throws(CancellationError) {
+  package init(thrown error: any Error) throws(CancellationError) {
     switch error {
     case let error as BlocktreeError: self = error
     case let error as TransportError: self.init(error)
@@ -72,7 +72,7 @@ extension BlocktreeError {
   }
 
   /// A failed operation of a session.
-  init(_ failure: Blocktree_V1_Failure) {
+  package init(_ failure: Blocktree_V1_Failure) {
     let delay = failure.metadata["retry_delay_ms"].flatMap(Int.init).map { Duration.milliseconds($0) }
     self.init(
       code: Code(rawValue: Int(failure.code)), reason: failure.reason.isEmpty ? nil : failure.reason,

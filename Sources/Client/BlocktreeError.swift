@@ -160,13 +160,20 @@ extension BlocktreeError {
   static let closed = BlocktreeError(code: .unavailable, message: "The client or session has been closed.")
 
   /// Whether another attempt is worth making soon, without anything else having to change.
-  var isTransient: Bool { self.retry != .never && (self.code == .unavailable || self.reason == .busy) }
+  package var isTransient: Bool { self.retry != .never && (self.code == .unavailable || self.reason == .busy) }
 
   /// Whether the request certainly was not carried out.
-  var isCertainlyUndone: Bool { self.reason == .busy || self.reason == .notLeader || self.reason == .staleIncarnation }
+  package var isCertainlyUndone: Bool {
+    switch self.reason {
+    case .busy, .notLeader, .staleIncarnation, .redirected, .parentUnreachable: true
+    default: false
+    }
+  }
 
   /// Whether another process may do better: this one can not be reached, or does not serve.
-  var isOfOneProcess: Bool { self.code == .unavailable || self.reason == Reason(rawValue: "TOO_MANY_CONNECTIONS") }
+  package var isOfOneProcess: Bool {
+    self.code == .unavailable || self.reason == Reason(rawValue: "TOO_MANY_CONNECTIONS")
+  }
 
   /// A file was changed between two parts of it that were read.
   static func changed(_ path: String) -> BlocktreeError {

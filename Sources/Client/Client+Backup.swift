@@ -22,7 +22,7 @@ extension ClusterClient {
     toFile path: String, progress: (@Sendable (UInt64) -> Void)? = nil
   ) async throws -> BackupSummary {
     let hasBegun = Flag()
-    return try await self.core.call(timeout: nil, isReplayable: { !hasBegun.isSet }) { connection, options in
+    return try await self.cluster.call(timeout: nil, isReplayable: { !hasBegun.isSet }) { connection, options in
       try await connection.backups.backup(.init(), options: options) { response in
         var messages = response.messages.makeAsyncIterator()
         // Before there is a file: what is refused leaves none.

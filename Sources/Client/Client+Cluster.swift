@@ -41,6 +41,7 @@ public struct ClusterOverview: Sendable {
 /// The calls of the cluster service, for those who operate a cluster. Its messages are those of the schema.
 public struct ClusterClient: Sendable {
   let client: Client
+  let cluster: ClusterCore
   /// For each operation.
   public var timeout: Duration?
 
@@ -54,7 +55,7 @@ public struct ClusterClient: Sendable {
 
   /// How the cluster is, as the process that answers sees it: whichever is reached first.
   public func status() async throws -> Blocktree_V1_ClusterServiceGetStatusResponse {
-    let status = try await self.core.call(timeout: self.timeout) { connection, options in
+    let status = try await self.cluster.call(timeout: self.timeout) { connection, options in
       try await connection.cluster.getStatus(.init(), options: options)
     }
     try Self.check(status)
@@ -95,7 +96,7 @@ public struct ClusterClient: Sendable {
     var request = Blocktree_V1_TransferLeadershipRequest()
     if let path { request.to = try self.client.treePath(path) }
     let message = request
-    return try await self.core.call(timeout: self.timeout, isRepeatable: { path != nil }) { connection, options in
+    return try await self.cluster.call(timeout: self.timeout, isRepeatable: { path != nil }) { connection, options in
       try await connection.cluster.transferLeadership(message, options: options)
     }
   }
@@ -221,6 +222,35 @@ extension NodeConnection {
 }
 
 extension Client {
-  /// The cluster service's calls.
-  public var cluster: ClusterClient { ClusterClient(client: self, timeout: self.timeout) }
+  /// The cluster service's calls, at the cluster of the profile's first process.
+  public var cluster: ClusterClient {
+    ClusterClient(client: self, cluster: self.core.home, timeout: self.timeout)
+  }
+
+  /// The cluster service's calls, at the cluster that serves a directory: the processes with the sector mark that are
+  /// nearest at or above it.
+  public func cluster(serving path: String) async throws -> ClusterClient {
+    guard let directory = try? TreePath(parsing: try self.treePath(path)) else {
+      throw BlocktreeError.invalidPath("malformed", path: path)
+    }
+    let (cluster, _) = try await self.sectorCluster(serving: directory)
+    return ClusterClient(client: self, cluster: cluster, timeout: self.timeout)
+  }
+
+  /// The processes that store what is created in a directory, and the directory that they are in.
+  func sectorCluster(serving directory: TreePath) async throws -> (ClusterCore, TreePath) {
+    let found = try await self.find(.nearest, service: "sector", scope: "\(directory)").found
+    guard let place = found.directory.flatMap({ try? TreePath(parsing: $0) }), !found.processes.isEmpty else {
+      throw BlocktreeError(
+        code: .notFound, reason: .notFound, message: "No process stores what is in the directory.",
+        metadata: ["path": "\(directory)"])
+    }
+    let cluster = ClusterCore(place, [], self.core.shared)
+    for process in found.processes {
+      guard let path = try? TreePath(parsing: process.path) else { continue }
+      cluster.learn(
+        ProcessHint(path: path, addresses: process.addresses.compactMap { try? NetworkAddress(parsing: $0) }))
+    }
+    return (cluster, place)
+  }
 }

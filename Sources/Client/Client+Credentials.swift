@@ -34,15 +34,19 @@ extension Client {
         code: .alreadyExists, reason: .alreadyExists, message: "The name is taken.", metadata: ["path": path])
     }
     let file = try self.signCredential(kind, at: path, request: request, lifetime: lifetime)
-    let response = try await self.core.withOperationID(timeout: self.timeout) { id, wasRepeated in
-      var attemptCount = 0
-      defer { wasRepeated = attemptCount > 1 }
-      var message = Blocktree_V1_AddCredentialRequest.with { $0.credential = Data(file.bytes) }
-      if let id { message.operation = id }
-      let request = message
-      return try await self.core.call(timeout: self.timeout, isRepeatable: { id != nil }) { connection, options in
-        attemptCount += 1
-        return try await connection.filesystem.addCredential(request, options: options)
+    // What makes somebody part of a directory's cluster is stored by the cluster above.
+    let response = try await self.core.routed(path, levels: 2, timeout: self.timeout, isMutation: true) { attempt in
+      let (cluster, timeout) = (attempt.cluster, attempt.timeout)
+      return try await cluster.withOperationID(timeout: timeout, &attempt.trace) { id, trace, wasRepeated in
+        var attemptCount = 0
+        defer { wasRepeated = attemptCount > 1 }
+        var message = Blocktree_V1_AddCredentialRequest.with { $0.credential = Data(file.bytes) }
+        if let id { message.operation = id }
+        let request = message
+        return try await cluster.call(timeout: timeout, &trace, isRepeatable: { id != nil }) { connection, options in
+          attemptCount += 1
+          return try await connection.filesystem.addCredential(request, options: options)
+        }
       }
     }
     let package = try JoinPackage(response.joinPackage)

@@ -7,23 +7,27 @@ internal import Transport
 
 extension Client {
   public func perform(_ request: FileRequest) async throws -> FileResponse {
-    guard request.takesID else { return try await self.attempt(request) { _ in } }
-    return try await self.core.withOperationID(timeout: self.timeout) { id, wasRepeated in
-      var request = request
-      request.id = id
-      var attemptCount = 0
-      defer { wasRepeated = attemptCount > 1 }
-      return try await self.attempt(request) { attemptCount = $0 }
-    }
-  }
-
-  private func attempt(_ request: FileRequest, counting: (Int) -> Void) async throws -> FileResponse {
-    var count = 0
-    return try await self.core.call(timeout: self.timeout, isRepeatable: { request.isRepeatable }) {
-      connection, options in
-      count += 1
-      counting(count)
-      return FileResponse(result: try await request.send(over: connection, options))
+    try await self.core.routed(request, timeout: self.timeout) { request, attempt in
+      guard request.takesID else {
+        return FileResponse(
+          result: try await attempt.call(isRepeatable: { request.isRepeatable }) { connection, options in
+            try await request.send(over: connection, options)
+          })
+      }
+      let (cluster, timeout) = (attempt.cluster, attempt.timeout)
+      return try await cluster.withOperationID(timeout: timeout, &attempt.trace) { id, trace, wasRepeated in
+        var numbered = request
+        numbered.id = id
+        let request = numbered
+        var attemptCount = 0
+        defer { wasRepeated = attemptCount > 1 }
+        let result = try await cluster.call(timeout: timeout, &trace, isRepeatable: { request.isRepeatable }) {
+          connection, options in
+          attemptCount += 1
+          return try await request.send(over: connection, options)
+        }
+        return FileResponse(result: result)
+      }
     }
   }
 }

@@ -5,6 +5,7 @@ internal import FoundationEssentials
 internal import GRPCCore
 internal import SwiftProtobuf
 private import Synchronization
+internal import Transport
 
 /// A file, or a range of one, on its way from a process: its bytes in order, in parts of at most 128 KiB, all of one
 /// version. It can be iterated once. No more is fetched than the window of the connection holds, however slowly it is
@@ -103,19 +104,31 @@ struct FileParts {
 
   private func fetch(_ request: Blocktree_V1_ReadRequest) async throws -> (pieces: [Data], byteCount: UInt64) {
     let (core, info) = (self.client.core, self.info)
-    return try await core.call(timeout: self.client.timeout) { connection, options in
-      try await connection.filesystem.read(request, options: options) { response in
-        var (pieces, byteCount): ([Data], UInt64) = ([], 0)
-        for try await message in response.messages {
-          if message.hasInfo, message.info.fileID != info.fileID || message.info.version != info.version {
-            throw BlocktreeError.changed(request.path)
-          }
-          byteCount += UInt64(message.data.count)
-          guard byteCount <= request.length else { throw BlocktreeError.malformedAnswer("data") }
-          if !message.data.isEmpty { pieces.append(message.data) }
-        }
-        return (pieces, byteCount)
+    return try await core.routed(request.path, timeout: self.client.timeout, isMutation: false) { attempt in
+      var request = request
+      request.path = attempt.path
+      let message = request
+      return try await attempt.call { connection, options in
+        try await Self.fetch(message, of: info, connection, options)
       }
+    }
+  }
+
+  private static func fetch(
+    _ request: Blocktree_V1_ReadRequest, of info: Blocktree_V1_FileInfo, _ connection: NodeConnection,
+    _ options: CallOptions
+  ) async throws -> (pieces: [Data], byteCount: UInt64) {
+    try await connection.filesystem.read(request, options: options) { response in
+      var (pieces, byteCount): ([Data], UInt64) = ([], 0)
+      for try await message in response.messages {
+        if message.hasInfo, message.info.fileID != info.fileID || message.info.version != info.version {
+          throw BlocktreeError.changed(request.path)
+        }
+        byteCount += UInt64(message.data.count)
+        guard byteCount <= request.length else { throw BlocktreeError.malformedAnswer("data") }
+        if !message.data.isEmpty { pieces.append(message.data) }
+      }
+      return (pieces, byteCount)
     }
   }
 }
@@ -189,21 +202,26 @@ extension Client {
   ) async throws -> Result {
     var request = request
     request.path = try self.treePath(request.path)
-    let message = request
     let hasBegun = Flag()
     // What `body` threw is the caller's own: it is neither translated nor a reason to begin again.
     let thrown = Mutex<(any Error)?>(nil)
     do {
-      return try await self.core.call(timeout: nil, isReplayable: { isRestartable || !hasBegun.isSet }) {
-        connection, options in
-        try await connection.filesystem.read(message, options: options) { response in
-          let parts = try await FileParts(response, to: message, self)
-          hasBegun.set()
-          do {
-            return try await body(parts)
-          } catch {
-            if !isRestartable { thrown.withLock { $0 = error } }
-            throw error
+      return try await self.core.routed(request.path, timeout: nil, isMutation: false) { attempt in
+        var request = request
+        request.path = attempt.path
+        let message = request
+        // Not even at another cluster.
+        guard isRestartable || !hasBegun.isSet else { throw BlocktreeError.malformedAnswer("info") }
+        return try await attempt.call(isReplayable: { isRestartable || !hasBegun.isSet }) { connection, options in
+          try await connection.filesystem.read(message, options: options) { response in
+            let parts = try await FileParts(response, to: message, self)
+            hasBegun.set()
+            do {
+              return try await body(parts)
+            } catch {
+              if !isRestartable { thrown.withLock { $0 = error } }
+              throw error
+            }
           }
         }
       }

@@ -101,7 +101,7 @@ extension ClusterClient {
   ) async throws -> Blocktree_V1_ClusterServiceGetStatusResponse {
     let warrant = try self.warrant(survey, rootKey: path)
     let request = Blocktree_V1_RecoverRequest.with { $0.warrant = Data(warrant.bytes) }
-    _ = try await self.core.call(timeout: self.timeout) { connection, options in
+    _ = try await self.cluster.call(timeout: self.timeout) { connection, options in
       try await connection.cluster.recover(request, options: options)
     }
     let deadline = self.timeout.map { ContinuousClock.now + $0 }

@@ -99,33 +99,78 @@ extension Client {
   ) async throws -> FileInfo {
     let path = try self.treePath(path)
     let header = Blocktree_V1_WriteHeader(path, writeMode, mode: mode, modified: modified)
-    // What is never sent twice needs no id.
-    guard isRestartable, writeMode.isRepeatable else {
-      // And what can not be sent twice should not go to the wrong process first.
-      try await self.core.settle(timeout: self.timeout)
-      return try await self.send(WriteAttempt(header: header, body: body), isRestartable: false)
-    }
-    return try await self.core.withOperationID(timeout: self.timeout, isTransfer: true) { id, wasRepeated in
-      var header = header
-      if let id { header.operation = id }
-      let attempt = WriteAttempt(header: header, body: body)
-      defer { wasRepeated = attempt.count > 1 }
-      return try await self.send(attempt, isRestartable: id != nil)
+    do {
+      return try await self.writeParts(header, isRestartable: isRestartable && writeMode.isRepeatable, body)
+    } catch let error as FinalError {
+      throw error.error
     }
   }
 
-  private func send(_ attempt: WriteAttempt, isRestartable: Bool) async throws -> FileInfo {
+  private func writeParts(
+    _ header: Blocktree_V1_WriteHeader, isRestartable: Bool,
+    _ body: @Sendable @escaping (FileWriter) async throws -> Void
+  ) async throws -> FileInfo {
+    let path = header.path
+    // What is never sent twice needs no id.
+    guard isRestartable else {
+      // And what can not be sent twice should not go to the wrong process first.
+      let place = try await self.core.settle(path, timeout: self.timeout)
+      return try await self.core.routed(place, timeout: nil, isMutation: true) { attempt in
+        var header = header
+        header.path = attempt.path
+        let writing = WriteAttempt(header: header, body: body)
+        do {
+          return try await Self.send(writing, isRestartable: false, attempt.cluster, &attempt.trace)
+        } catch  where writing.count > 0 {
+          // What was taken from the source is gone: wherever this would be sent on to, part of it would be missing.
+          throw (error as? FinalError) ?? FinalError(error: Self.interrupted(error, path))
+        }
+      }
+    }
+    return try await self.core.routed(path, timeout: nil, isMutation: true) { attempt in
+      var header = header
+      header.path = attempt.path
+      let (cluster, message) = (attempt.cluster, header)
+      return try await cluster.withOperationID(timeout: self.timeout, &attempt.trace, isTransfer: true) {
+        id, trace, wasRepeated in
+        var header = message
+        if let id { header.operation = id }
+        let writing = WriteAttempt(header: header, body: body)
+        defer { wasRepeated = writing.count > 1 }
+        return try await Self.send(writing, isRestartable: id != nil, cluster, &trace)
+      }
+    }
+  }
+
+  /// A redirect is for this library: to the caller it says that nothing was done, and to try again.
+  private static func interrupted(_ error: any Error, _ path: String) -> any Error {
+    guard let error = error as? BlocktreeError, error.reason == .redirected else { return error }
+    return BlocktreeError(
+      code: .unavailable, reason: .busy, message: "The path was handed to another cluster meanwhile.",
+      metadata: ["path": path], retry: .later)
+  }
+
+  private static func send(
+    _ attempt: WriteAttempt, isRestartable: Bool, _ cluster: ClusterCore, _ trace: inout CallTrace
+  ) async throws -> FileInfo {
     do {
-      return try await self.core.call(
-        timeout: nil, isReplayable: { attempt.thrown == nil && (isRestartable || attempt.count == 0) }
+      return try await cluster.call(
+        timeout: nil, &trace, isReplayable: { attempt.thrown == nil && (isRestartable || attempt.count == 0) }
       ) { connection, options in
         let response = try await connection.filesystem.write(options: options) { try await attempt.run($0) }
         return try FileInfo(response.info)
       }
     } catch {
-      throw attempt.thrown ?? error
+      if let thrown = attempt.thrown { throw FinalError(error: thrown) }
+      throw error
     }
   }
+}
+
+/// An error that ends the write as it is, whatever it looks like: what the caller's own code threw, or what came after
+/// some of a source was taken that can not be read twice.
+private struct FinalError: Error {
+  let error: any Error
 }
 
 /// The tries to write a file.

@@ -9,14 +9,17 @@ public struct ClientConfiguration: Hashable, Sendable {
   public var connectionPatience: Duration
   /// The same, for operations that had reached one: it may be starting again.
   public var reconnectionPatience: Duration
+  /// Whom to ask where the profile has a name in DNS: `address:port` each, at most 8. Empty for the servers of the system.
+  public var dnsServers: [String]
 
   public init(
     timeout: Duration? = .seconds(30), connectionPatience: Duration = .seconds(10),
-    reconnectionPatience: Duration = .seconds(10)
+    reconnectionPatience: Duration = .seconds(10), dnsServers: [String] = []
   ) {
     self.timeout = timeout
     self.connectionPatience = connectionPatience
     self.reconnectionPatience = reconnectionPatience
+    self.dnsServers = dnsServers
   }
 }
 

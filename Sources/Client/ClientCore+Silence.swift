@@ -8,9 +8,6 @@ internal import Transport
 extension ClientCore {
   /// How often it is looked whether anything has been answered.
   private static var watchInterval: Duration { .milliseconds(500) }
-  /// How long a process may take to say that it lives, while calls wait for it. Long enough for one that is only busy.
-  private static var probePatience: Duration { .seconds(3) }
-
   /// Finds out that a process has fallen silent: it was stopped, or the network swallows everything. Its connections
   /// would stay open until the keepalive of the transport notices, which is later than callers want to wait when another
   /// process may serve them.
@@ -19,16 +16,32 @@ extension ClientCore {
   /// answered either, its connection is closed. What waits there fails then as on any connection that breaks. Nothing
   /// of this happens while no other process is known.
   func watchForSilence() async {
-    var former: UInt64?
+    var former: [ObjectIdentifier: UInt64] = [:]
     while (try? await Task.sleep(for: Self.watchInterval)) != nil {
-      let (isWaiting, answered) = self.waiting.snapshot
-      defer { former = answered }
-      guard isWaiting, answered == former, let (place, connection) = self.watched else { continue }
-      if await self.isAlive(connection) { continue }
-      if Task.isCancelled { return }
-      self.silenced(place)
-      connection.close()
+      var present: [ObjectIdentifier: UInt64] = [:]
+      await withTaskGroup(of: Void.self) { group in
+        for cluster in self.clusters {
+          let (isWaiting, answered) = cluster.waiting.snapshot
+          present[ObjectIdentifier(cluster)] = answered
+          guard isWaiting, answered == former[ObjectIdentifier(cluster)], let watched = cluster.watched else {
+            continue
+          }
+          group.addTask { await cluster.closeIfSilent(watched.place, watched.connection) }
+        }
+      }
+      former = present
     }
+  }
+}
+
+extension ClusterCore {
+  /// How long a process may take to say that it lives, while calls wait for it. Long enough for one that is only busy.
+  private static var probePatience: Duration { .seconds(3) }
+
+  fileprivate func closeIfSilent(_ place: ProcessDirectory.Place, _ connection: NodeConnection) async {
+    if await self.isAlive(connection) || Task.isCancelled { return }
+    self.silenced(place)
+    connection.close()
   }
 
   private func isAlive(_ connection: NodeConnection) async -> Bool {

@@ -7,6 +7,7 @@ public struct DirectoryListing<Operations: FileOperations>: AsyncSequence, Senda
   let operations: Operations
   let path: String
   let includesInfo: Bool
+  let noteStale: (@Sendable () -> Void)?
 
   public func makeAsyncIterator() -> AsyncIterator {
     AsyncIterator(listing: self)
@@ -29,6 +30,7 @@ public struct DirectoryListing<Operations: FileOperations>: AsyncSequence, Senda
         try Task.checkCancellation()
         let page = try await self.listing.operations.listPage(
           self.listing.path, from: self.cursor, includesInfo: self.listing.includesInfo)
+        if page.isStale { self.listing.noteStale?() }
         self.page = page.entries[...]
         self.cursor = page.nextCursor
         self.isAtEnd = page.nextCursor == nil

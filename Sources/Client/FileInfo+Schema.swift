@@ -49,7 +49,9 @@ extension FileInfo {
       owner: message.owner, group: message.group, access: message.access.map(AccessEntry.init),
       modified: Timestamp(nanoseconds: message.modifiedNs), changed: Timestamp(nanoseconds: message.changedNs),
       accessed: Timestamp(nanoseconds: message.accessedNs), created: Timestamp(nanoseconds: message.createdNs),
-      storedByteCount: message.storedBytes)
+      storedByteCount: message.storedBytes,
+      servedByGeneration: message.servedByGeneration == 0 ? nil : message.servedByGeneration,
+      isStale: message.isStale)
   }
 }
 

@@ -120,11 +120,16 @@ public struct FileInfo: Hashable, Sendable {
   public var created: Timestamp
   /// Bytes that its sectors take, holes not counted.
   public var storedByteCount: UInt64
+  /// Of a directory that was handed to a cluster of its own, the generation of what is created in it.
+  public var servedByGeneration: UInt64?
+  /// Whether this comes from a copy that could not be compared with the processes of the directory above, as they can not
+  /// be reached.
+  public var isStale: Bool
 
   public init(
     id: FileID, type: FileType, size: UInt64, version: UInt64, linkCount: UInt32, mode: FileMode, owner: String,
     group: String, access: [AccessEntry], modified: Timestamp, changed: Timestamp, accessed: Timestamp,
-    created: Timestamp, storedByteCount: UInt64
+    created: Timestamp, storedByteCount: UInt64, servedByGeneration: UInt64? = nil, isStale: Bool = false
   ) {
     self.id = id
     self.type = type
@@ -140,6 +145,8 @@ public struct FileInfo: Hashable, Sendable {
     self.accessed = accessed
     self.created = created
     self.storedByteCount = storedByteCount
+    self.servedByGeneration = servedByGeneration
+    self.isStale = isStale
   }
 }
 

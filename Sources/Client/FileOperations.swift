@@ -42,6 +42,8 @@ public struct DirectoryPage: Hashable, Sendable {
   public var entries: [DirectoryEntry]
   /// Where the next page begins; nil when this was the last.
   public var nextCursor: [UInt8]?
+  /// As in ``FileInfo/isStale``, of the directory.
+  public var isStale = false
 }
 
 extension FileOperations {
@@ -93,13 +95,22 @@ extension FileOperations {
     guard case .list(let page) = response.result else { throw BlocktreeError.malformedAnswer("list") }
     return DirectoryPage(
       entries: try page.entries.map { try DirectoryEntry($0) },
-      nextCursor: page.nextCursor.isEmpty ? nil : Array(page.nextCursor))
+      nextCursor: page.nextCursor.isEmpty ? nil : Array(page.nextCursor), isStale: page.isStale)
   }
 
   /// All entries of a directory, in no order that means something. Entries that stay are listed once, whatever else
   /// changes meanwhile.
   public func list(_ path: String, includesInfo: Bool = false) -> DirectoryListing<Self> {
-    DirectoryListing(operations: self, path: path, includesInfo: includesInfo)
+    DirectoryListing(operations: self, path: path, includesInfo: includesInfo, noteStale: nil)
+  }
+
+  /// The same.
+  ///
+  /// - Parameter noteStale: called when a page comes from a copy that may be old; see ``FileInfo/isStale``.
+  public func list(
+    _ path: String, includesInfo: Bool = false, noteStale: @escaping @Sendable () -> Void
+  ) -> DirectoryListing<Self> {
+    DirectoryListing(operations: self, path: path, includesInfo: includesInfo, noteStale: noteStale)
   }
 
   /// Makes a directory.

@@ -13,12 +13,18 @@ internal import Transport
 public final class FileSession: FileOperations {
   private let core: ClientCore
   private let timeout: Duration?
-  private let stream: OperationStream<FileRequest, Blocktree_V1_FilesystemResult.OneOf_Result>
+  private let streams: StreamSet<FileRequest, Blocktree_V1_FilesystemResult.OneOf_Result>
 
   init(_ core: ClientCore, timeout: Duration?) {
     self.core = core
     self.timeout = timeout
-    self.stream = OperationStream(core) { outcome in
+    self.streams = StreamSet { Self.stream($0, isPatient: $1) }
+  }
+
+  private static func stream(
+    _ cluster: ClusterCore, isPatient: Bool
+  ) -> OperationStream<FileRequest, Blocktree_V1_FilesystemResult.OneOf_Result> {
+    OperationStream(cluster, isPatient: isPatient) { outcome in
       if case .failure(let failure) = outcome { BlocktreeError(failure) } else { nil }
     } open: { connection, next, answered in
       try await connection.filesystem.session { writer in
@@ -46,30 +52,37 @@ public final class FileSession: FileOperations {
 
   public var domain: String { self.core.profile.domain }
 
-  func run() async { await self.stream.run() }
+  func run() async { await self.streams.run() }
 
-  func close() { self.stream.close() }
+  func close() { self.streams.close() }
 
   public func perform(_ request: FileRequest) async throws -> FileResponse {
-    guard request.takesID, request.id == nil else {
-      var wasRepeated = false
-      return try await self.attempt(request, &wasRepeated)
-    }
-    return try await self.core.withOperationID(timeout: self.timeout) { id, wasRepeated in
-      var request = request
-      request.id = id
-      return try await self.attempt(request, &wasRepeated)
+    try await self.core.routed(request, timeout: self.timeout) { request, attempt in
+      guard request.takesID, request.id == nil else {
+        var wasRepeated = false
+        return try await self.attempt(request, attempt.cluster, attempt.timeout, &attempt.trace, &wasRepeated)
+      }
+      let (cluster, timeout) = (attempt.cluster, attempt.timeout)
+      return try await cluster.withOperationID(timeout: timeout, &attempt.trace) { id, trace, wasRepeated in
+        var request = request
+        request.id = id
+        return try await self.attempt(request, cluster, timeout, &trace, &wasRepeated)
+      }
     }
   }
 
-  private func attempt(_ request: FileRequest, _ wasRepeated: inout Bool) async throws -> FileResponse {
-    var schedule = RetrySchedule(timeout: self.timeout, patience: .zero, now: .now)
+  private func attempt(
+    _ request: FileRequest, _ cluster: ClusterCore, _ timeout: Duration?, _ trace: inout CallTrace,
+    _ wasRepeated: inout Bool
+  ) async throws -> FileResponse {
+    var schedule = RetrySchedule(timeout: timeout, patience: .zero, now: .now)
     while true {
-      let (outcome, sentCount) = try await self.stream.perform(
+      let (outcome, sentCount) = try await self.streams.perform(
         request, byteCount: request.byteCount, messageByteCount: request.messageByteCount,
-        isRepeatable: request.isRepeatable, deadline: schedule.deadline)
+        isRepeatable: request.isRepeatable, deadline: schedule.deadline, at: cluster, &trace)
       guard case .failure(let failure) = outcome else { return FileResponse(result: outcome) }
       wasRepeated = wasRepeated || sentCount > 1
+      trace.mayBeDone = trace.mayBeDone || wasRepeated
       let error = BlocktreeError(failure)
       var random = SystemRandomNumberGenerator()
       let delay = schedule.delay(

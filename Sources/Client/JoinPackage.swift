@@ -17,9 +17,23 @@ public struct JoinPackage: Sendable {
     package let readcap: Readcap
   }
 
+  /// A directory with a cluster of its own.
+  package struct Served: Sendable {
+    package let generation: Generation
+    package let path: TreePath
+    package let fileID: Inodes.FileID
+  }
+
+  /// Clusters one below the other that are taken from a package.
+  private static let aboveCountMax = 64
+
   package let root: RootCertificate
   package let credential: CredentialFile
   package let readcaps: [DirectoryReadcap]
+  /// The directory that the credential file lies in; nil in packages of former versions.
+  package let directory: Inodes.FileID?
+  /// The clusters above, from the root's to the one that stores that directory.
+  package let above: [Served]
   /// Processes to start from.
   public let processes: [Profile.Process]
   private let bytes: [UInt8]
@@ -63,6 +77,13 @@ public struct JoinPackage: Sendable {
       self.readcaps = try message.readcaps.map {
         DirectoryReadcap(
           path: try TreePath(parsing: $0.path), fileID: try Inodes.FileID($0.fileID), readcap: try Readcap($0.readcap))
+      }
+      self.directory = message.hasDirectory ? try Inodes.FileID(message.directory) : nil
+      guard message.above.count <= Self.aboveCountMax else { throw RecordError.malformed("above") }
+      self.above = try message.above.map {
+        Served(
+          generation: Generation($0.generation), path: try TreePath(parsing: $0.path),
+          fileID: try Inodes.FileID($0.fileID))
       }
       self.processes = message.startFrom.map { Profile.Process(path: $0.path, addresses: $0.addresses) }
       self.bytes = try message.serializedBytes()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import FoundationEssentials
-internal import GRPCCore
+package import GRPCCore
 internal import GRPCProtobuf
 private import Synchronization
 internal import Transport
@@ -17,11 +17,13 @@ package final class KnownLives: Sendable {
   private struct State {
     /// By generation. Those of which nothing is known are in their first life.
     var warrants: [UInt64: RecoveryWarrant]
-    /// What the last answer of a present life said, so that signatures are not verified with each answer.
-    var text: String?
+    /// Which generation the processes of a directory serve, where one of them has shown a warrant. The root's is 1.
+    var generations: [TreePath: UInt64]
+    /// What the last answer of a present life said, so that signatures are not verified with each answer; by directory.
+    var texts: [TreePath: String] = [:]
   }
 
-  /// Generations that are remembered: more than one client will ever meet.
+  /// Directories that are remembered: more than one client will ever meet.
   private static let countMax = 1_024
   private static let fileName = "lives.json"
 
@@ -35,8 +37,13 @@ package final class KnownLives: Sendable {
     self.directory = directory
     self.root = root
     // What can not be read is as good as what was never written: it only helps.
-    let warrants = directory.isEmpty ? nil : try? Self.read(directory, root)
-    self.state = Mutex(State(warrants: warrants ?? [:]))
+    let known = directory.isEmpty ? nil : try? Self.read(directory, root)
+    var state = State(warrants: [:], generations: [.root: 1])
+    for (place, warrant) in known ?? [:] {
+      state.warrants[warrant.generation] = warrant
+      state.generations[place] = warrant.generation
+    }
+    self.state = Mutex(state)
   }
 
   /// The latest that was heard of; 1 where nothing was.
@@ -52,23 +59,31 @@ package final class KnownLives: Sendable {
     case stale(present: UInt64)
   }
 
-  /// Judges an answer by what it says of its life. One that says nothing is of the first life of the root's cluster, the
-  /// only cluster that there is.
-  package func judge(_ text: String?) -> Judgement {
+  /// Judges an answer by what it says of its life. One that says nothing is of the first life.
+  ///
+  /// - Parameter directory: the one that the process's credential lies in. All that answer there serve one generation,
+  ///   whose number never changes: a process that says nothing is judged by what others there have said.
+  package func judge(_ text: String?, from directory: TreePath = .root) -> Judgement {
     self.state.withLock { state in
-      guard let text else {
-        return state.warrants[1].map { .stale(present: $0.incarnation) } ?? .current
-      }
-      if text == state.text { return .current }
+      let generation = state.generations[directory]
+      let known = generation.flatMap { state.warrants[$0] }
+      guard let text else { return known.map { .stale(present: $0.incarnation) } ?? .current }
+      if text == state.texts[directory] { return .current }
       guard let warrant = try? LifeHeader.warrant(text, root: self.root) else {
-        return .stale(present: state.warrants[1]?.incarnation ?? 1)
+        return .stale(present: known?.incarnation ?? 1)
       }
-      let known = state.warrants[warrant.generation]
-      if let known, known.supersedes(warrant) { return .stale(present: known.incarnation) }
-      guard known != nil || state.warrants.count < Self.countMax else { return .current }
+      // The root's cluster is the first for good.
+      if directory.isRoot, warrant.generation != 1 { return .stale(present: known?.incarnation ?? 1) }
+      // Another directory's warrant is none. A directory that was removed and made again has a later generation, though:
+      // numbers are never handed out twice.
+      if let known, warrant.generation < known.generation { return .stale(present: known.incarnation) }
+      let present = state.warrants[warrant.generation]
+      if let present, present.supersedes(warrant) { return .stale(present: present.incarnation) }
+      guard generation != nil || state.generations.count < Self.countMax else { return .current }
+      state.generations[directory] = warrant.generation
       state.warrants[warrant.generation] = warrant
-      state.text = text
-      return known == warrant ? .current : .newer
+      state.texts[directory] = text
+      return present == warrant ? .current : .newer
     }
   }
 
@@ -76,21 +91,24 @@ package final class KnownLives: Sendable {
 
   /// Puts what is known into the profile's directory. Best effort.
   package func save() async {
-    let (directory, root, known) = (self.directory, self.root, self.state.withLock { $0.warrants })
+    let (directory, root) = (self.directory, self.root)
     guard !directory.isEmpty else { return }
+    let known = self.state.withLock { state in
+      state.generations.compactMapValues { state.warrants[$0] }
+    }
     try? await LocalFile.onThread { try Self.merge(known, into: directory, root) }
   }
 
   private static func merge(
-    _ known: [UInt64: RecoveryWarrant], into directory: String, _ root: RootCertificate
+    _ known: [TreePath: RecoveryWarrant], into directory: String, _ root: RootCertificate
   ) throws(ProfileError) {
     try PrivateFiles.withLock(on: directory) { () throws(ProfileError) in
       // Another client may have heard of more.
       let former = (try? self.read(directory, root)) ?? [:]
-      let all = former.merging(known) { $1.supersedes($0) ? $1 : $0 }
+      let all = former.merging(known) { ($1.generation, $1.supersedes($0) ? 1 : 0) > ($0.generation, 0) ? $1 : $0 }
       guard all != former else { return }
       let encoder = JSONEncoder()
-      encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
+      encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
       let texts = Dictionary(uniqueKeysWithValues: all.map { ("\($0)", LifeHeader.text($1)) })
       guard let data = try? encoder.encode(texts) else { return }
       try PrivateFiles.write(String(decoding: data, as: UTF8.self) + "\n", to: "\(directory)/\(self.fileName)")
@@ -98,23 +116,35 @@ package final class KnownLives: Sendable {
     }
   }
 
-  private static func read(_ directory: String, _ root: RootCertificate) throws -> [UInt64: RecoveryWarrant] {
+  /// By the directories whose processes have shown the warrants.
+  private static func read(_ directory: String, _ root: RootCertificate) throws -> [TreePath: RecoveryWarrant] {
     let path = "\(directory)/\(self.fileName)"
     guard PrivateFiles.exists(path) else { return [:] }
     let texts = try JSONDecoder().decode([String: String].self, from: Data(try PrivateFiles.readText(path).utf8))
-    var known: [UInt64: RecoveryWarrant] = [:]
-    for text in texts.values.prefix(self.countMax) {
-      if let warrant = try? LifeHeader.warrant(text, root: root) { known[warrant.generation] = warrant }
+    var known: [TreePath: RecoveryWarrant] = [:]
+    for (key, text) in texts.sorted(by: { $0.key < $1.key }).prefix(self.countMax) {
+      // Former versions wrote the generation's number, which was always the root's.
+      guard let place = try? key == "1" ? TreePath.root : TreePath(parsing: key),
+        let warrant = try? LifeHeader.warrant(text, root: root)
+      else { continue }
+      known[place] = warrant
     }
     return known
   }
 }
 
 /// Refuses the answers of processes whose life of the cluster is over.
-struct LifeCheck: ClientInterceptor {
-  let lives: KnownLives
+package struct LifeCheck: ClientInterceptor {
+  private let lives: KnownLives
+  private let directory: TreePath
 
-  func intercept<Input: Sendable, Output: Sendable>(
+  /// - Parameter directory: the one that the process's credential lies in.
+  package init(lives: KnownLives, directory: TreePath) {
+    self.lives = lives
+    self.directory = directory
+  }
+
+  package func intercept<Input: Sendable, Output: Sendable>(
     request: StreamingClientRequest<Input>, context: ClientContext,
     next: @concurrent (StreamingClientRequest<Input>, ClientContext) async throws -> StreamingClientResponse<Output>
   ) async throws -> StreamingClientResponse<Output> {
@@ -123,11 +153,12 @@ struct LifeCheck: ClientInterceptor {
     guard context.descriptor.service.fullyQualifiedService.hasPrefix("blocktree.") else { return response }
     let judgement: KnownLives.Judgement
     switch response.accepted {
-    case .success(let contents): judgement = self.lives.judge(LifeHeader.text(in: contents.metadata))
+    case .success(let contents):
+      judgement = self.lives.judge(LifeHeader.text(in: contents.metadata), from: self.directory)
     case .failure(let error):
       // The connection's own errors come from nobody.
       guard StatusDetails(error).reason != nil else { return response }
-      judgement = self.lives.judge(LifeHeader.text(in: error.metadata))
+      judgement = self.lives.judge(LifeHeader.text(in: error.metadata), from: self.directory)
     }
     switch judgement {
     case .current: return response

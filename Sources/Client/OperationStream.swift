@@ -30,6 +30,7 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     var writer: CheckedContinuation<Void, Never>?
     /// Why the session is over.
     var failure: BlocktreeError?
+    var isUnreachable = false
     /// What the process answered that does not lead any more; ends with the stream.
     var refusal: BlocktreeError?
 
@@ -39,16 +40,20 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     }
   }
 
-  private let core: ClientCore
+  private let core: ClusterCore
+  /// Whether to wait for processes that can not be reached: nobody else would be asked.
+  private let isPatient: Bool
   private let open: Open
   /// The error that an outcome is, if it is one.
   private let failure: @Sendable (Outcome) -> BlocktreeError?
   private let state = Mutex(State())
 
   init(
-    _ core: ClientCore, failure: @escaping @Sendable (Outcome) -> BlocktreeError?, open: @escaping Open
+    _ core: ClusterCore, isPatient: Bool = true, failure: @escaping @Sendable (Outcome) -> BlocktreeError?,
+    open: @escaping Open
   ) {
     self.core = core
+    self.isPatient = isPatient
     self.failure = failure
     self.open = open
   }
@@ -56,14 +61,38 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
   // MARK: Operations
 
   /// Sends an operation and waits for its answer.
+  ///
+  /// - Parameter trace: hears what became of it when it fails.
   func perform(
     _ operation: Operation, byteCount: Int, messageByteCount: Int, isRepeatable: Bool,
-    deadline: ContinuousClock.Instant?
+    deadline: ContinuousClock.Instant?, _ trace: inout CallTrace
   ) async throws -> Answer {
     let id = self.state.withLock { $0.machine.nextID() }
-    return try await self.core.waiting.counting {
-      try await self.perform(id, operation, byteCount, messageByteCount, isRepeatable, deadline)
+    trace.isUnreachable = false
+    do {
+      return try await self.core.waiting.counting {
+        try await self.perform(id, operation, byteCount, messageByteCount, isRepeatable, deadline)
+      }
+    } catch let end as StreamEnd {
+      trace.mayBeDone = trace.mayBeDone || end.wasSent
+      trace.isUnreachable = end.isUnreachable
+      throw end.error
     }
+  }
+
+  /// Nothing waits.
+  var isIdle: Bool { self.state.withLock { $0.machine.isIdle } }
+
+  /// Nothing is taken any more.
+  var isOver: Bool { self.state.withLock { $0.machine.isClosed } }
+
+  /// An operation that was given up with the whole session.
+  private struct StreamEnd: Error {
+    let error: BlocktreeError
+    /// Whether the operation may have been carried out.
+    let wasSent: Bool
+    /// Whether it is all over because nobody could be reached.
+    let isUnreachable: Bool
   }
 
   private func perform(
@@ -75,11 +104,13 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
         let entry = Machine.Entry(
           operation: operation, byteCount: byteCount, messageByteCount: messageByteCount, isRepeatable: isRepeatable,
           deadline: deadline, waiter: waiter)
-        let (isTaken, failure, writer) = self.state.withLock { state in
-          (state.machine.add(entry, id: id), state.failure, state.takeWriter())
+        let (isTaken, end, writer) = self.state.withLock { state in
+          let end = StreamEnd(
+            error: state.failure ?? .closed, wasSent: false, isUnreachable: state.isUnreachable)
+          return (state.machine.add(entry, id: id), end, state.takeWriter())
         }
         writer?.resume()
-        if !isTaken { waiter.resume(throwing: failure ?? .closed) }
+        if !isTaken { waiter.resume(throwing: end) }
         // Cancelled before it was waiting: the handler below has found nothing then.
         if isTaken, Task.isCancelled { self.abandon(id) }
       }
@@ -114,26 +145,45 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     var random = SystemRandomNumberGenerator()
     while await self.waitForWork() {
       // Operations have deadlines of their own; the schedule counts the failures in a row.
-      var schedule = RetrySchedule(timeout: nil, patience: self.core.configuration.connectionPatience, now: .now)
+      var schedule = self.schedule()
       var route = CallRoute()
       while true {
         let hasAnswered = Flag()
         guard let error = await self.openOnce(&route, hasAnswered) else { break }
-        if hasAnswered.isSet {
-          schedule = RetrySchedule(timeout: nil, patience: self.core.configuration.connectionPatience, now: .now)
+        if hasAnswered.isSet { schedule = self.schedule() }
+        // What has been sent is known nowhere else.
+        if error.wasSent, self.isPatient || error.hasUnsettled {
+          schedule.reached(.now, patience: self.core.configuration.reconnectionPatience)
         }
-        if error.wasSent { schedule.reached(.now, patience: self.core.configuration.reconnectionPatience) }
+        var failure = error.failure
+        if !error.wasSent, error.pause == .outage {
+          switch await self.core.bootstrap(within: nil) {
+          case .found: continue
+          case .failed(let reason) where route.place == nil: failure = reason
+          case .failed, .nothing: break
+          }
+        }
         let delay = schedule.delay(
-          after: error.failure, wasSent: error.wasSent, isRepeatable: true, pause: error.pause, now: .now,
+          after: failure, wasSent: error.wasSent, isRepeatable: true, pause: error.pause, now: .now,
           using: &random)
-        guard let delay else { return self.end(error.failure) }
+        guard let delay else {
+          return self.end(failure, isUnreachable: !error.wasSent && error.pause == .outage)
+        }
         if delay > .zero { guard (try? await Task.sleep(for: delay)) != nil else { return } }
       }
       if Task.isCancelled { return }
     }
   }
 
-  private typealias Break = (failure: BlocktreeError, wasSent: Bool, pause: LeaderSearch.Pause)
+  private func schedule() -> RetrySchedule {
+    let patience = self.isPatient ? self.core.configuration.connectionPatience : .zero
+    return RetrySchedule(timeout: nil, patience: patience, now: .now)
+  }
+
+  /// - `hasUnsettled`: whether there are operations that may have been carried out, and wait to be sent again.
+  private typealias Break = (
+    failure: BlocktreeError, wasSent: Bool, pause: LeaderSearch.Pause, hasUnsettled: Bool
+  )
 
   /// Opens one stream and serves it to its end. Returns why it broke; nil when it ended as it should.
   private func openOnce(_ route: inout CallRoute, _ hasAnswered: Flag) async -> Break? {
@@ -141,7 +191,7 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     var failure: BlocktreeError?
     self.state.withLock { $0.refusal = nil }
     do {
-      let connection = try await self.core.connection(for: &route, remaining: nil)
+      let connection = try await self.core.connection(for: &route, remaining: nil, isPatient: self.isPatient)
       wasSent = true
       let served = route
       try await connection.onEventLoop {
@@ -183,8 +233,8 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     // Not the refusal: that says that nothing was done, and of these nobody knows.
     let loss = [failure, ended].compactMap { $0 }.first { $0.reason != .notLeader } ?? ended
     for waiter in lost { waiter.resume(throwing: loss) }
-    let isIdle = self.state.withLock { $0.machine.isIdle }
-    return isIdle && reason.isTransient ? nil : (reason, wasSent, pause)
+    let (isIdle, hasUnsettled) = self.state.withLock { ($0.machine.isIdle, $0.machine.hasUnsettled) }
+    return isIdle && reason.isTransient ? nil : (reason, wasSent, pause, hasUnsettled)
   }
 
   /// What was in flight when the process declined something has this long to be answered.
@@ -265,13 +315,18 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
     return true
   }
 
-  private func end(_ failure: BlocktreeError) {
+  private func end(_ failure: BlocktreeError, isUnreachable: Bool = false) {
     let (waiters, writer) = self.state.withLock { state in
-      if state.failure == nil { state.failure = failure }
+      if state.failure == nil {
+        state.failure = failure
+        state.isUnreachable = isUnreachable
+      }
       return (state.machine.close(), state.takeWriter())
     }
     writer?.resume()
-    for waiter in waiters { waiter.resume(throwing: failure) }
+    for (waiter, sentCount) in waiters {
+      waiter.resume(throwing: StreamEnd(error: failure, wasSent: sentCount > 0, isUnreachable: isUnreachable))
+    }
   }
 
   /// Operations end at their deadlines, give or take a tenth of a second.

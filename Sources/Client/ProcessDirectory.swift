@@ -19,7 +19,7 @@ package struct ProcessDirectory: Sendable {
 
   /// The profile's places, then the learned ones, the oldest first.
   private var places: [Place]
-  private let profileCount: Int
+  private var profileCount: Int
   /// Who answered at places for which the profile names no process.
   private var identities: [Place: TreePath] = [:]
   private var silent: Set<Place> = []
@@ -46,8 +46,10 @@ package struct ProcessDirectory: Sendable {
   package func path(of place: Place) -> TreePath? { place.path ?? self.identities[place] }
 
   /// How long to wait for a connection to a place; nil for as long as it takes, since there is no other one.
-  package func dialPatience(for place: Place) -> Duration? {
-    guard self.places.count > 1 else { return nil }
+  ///
+  /// - Parameter isPatient: false when others are asked that are not here.
+  package func dialPatience(for place: Place, isPatient: Bool = true) -> Duration? {
+    guard self.places.count > 1 || !isPatient else { return nil }
     return self.silent.contains(place) ? Self.silentDialPatience : Self.dialPatience
   }
 
@@ -88,6 +90,16 @@ package struct ProcessDirectory: Sendable {
     if let first { self.current = first }
   }
 
+  /// What is there has nothing to do with the others.
+  package mutating func forget(_ place: Place) {
+    guard let index = self.places.firstIndex(of: place) else { return }
+    self.turnAway(from: place)
+    self.places.remove(at: index)
+    if index < self.profileCount { self.profileCount -= 1 }
+    self.silent.remove(place)
+    if self.current == place { self.current = self.places.first }
+  }
+
   /// Where a process is.
   func places(of path: TreePath) -> [Place] { self.places.filter { self.path(of: $0) == path } }
 
@@ -108,7 +120,26 @@ package struct ProcessDirectory: Sendable {
       let isKnown = self.places.contains { $0.address == address && self.path(of: $0) == hint.path }
       if isKnown { continue }
       self.places.append(place)
+      if self.current == nil { self.current = place }
     }
+    self.trim()
+  }
+
+  /// Processes may be here, whichever: they are asked before those that did not serve.
+  ///
+  /// - Returns: whether one of the addresses was not known.
+  package mutating func found(_ addresses: [NetworkAddress]) -> Bool {
+    // At an address that is known another process may be by now than the one that was expected there.
+    let places = addresses.prefix(Self.learnedCountMax).map { Place(path: nil, address: $0) }
+    let new = places.filter { !self.places.contains($0) }
+    guard let first = new.first else { return false }
+    for place in new where !self.places.contains(place) { self.places.append(place) }
+    if !self.isSettled { self.current = first }
+    self.trim()
+    return true
+  }
+
+  private mutating func trim() {
     while self.places.count > self.profileCount + Self.learnedCountMax {
       // Never the one that serves.
       let oldest = self.places[self.profileCount...].firstIndex { $0 != self.current }

@@ -57,7 +57,7 @@ extension Profile {
       guard processes != listed else { return isDone }
       let text: String
       do {
-        text = try ProfileDescription(path: former.path, processes: processes).encoded()
+        text = try ProfileDescription(path: former.path, processes: processes, dns: former.dnsName).encoded()
       } catch {
         throw ProfileError(file, .malformed("\(error)"))
       }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import Resolver
 package import Trust
 
 extension Profile {
@@ -7,16 +8,17 @@ extension Profile {
   ///
   /// - Parameters:
   ///   - directory: must not exist, or be empty; its parent must exist.
+  ///   - dns: see ``dns``.
   ///   - credential: the caller's certificates, its own first; nil, as `keys`, for an anonymous profile.
   package static func create(
     at directory: String, root: RootCertificate, credential: CertificateChain?, keys: PrincipalKeys?,
-    authority: Authority? = nil, path: TreePath?, processes: [Process]
+    authority: Authority? = nil, path: TreePath?, processes: [Process], dns: DNSName? = nil
   ) throws(ProfileError) {
     // What could not be read again is not written.
     _ = try self.startingPoints(processes, in: FileName.description)
     let description: String
     do {
-      description = try ProfileDescription(path: path?.description, processes: processes).encoded()
+      description = try ProfileDescription(path: path?.description, processes: processes, dns: dns).encoded()
     } catch {
       throw ProfileError(directory, .malformed("\(error)"))
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import FoundationEssentials
+package import Resolver
 package import Trust
 
 /// What a person or program needs to call a domain: whom to believe, who they are, and where to begin.
@@ -10,7 +11,7 @@ package import Trust
 /// | file | holds |
 /// | --- | --- |
 /// | `root.pem` | the domain's root certificate |
-/// | `profile.json` | version, the caller's path, and processes to start from, with their addresses |
+/// | `profile.json` | version, the caller's path, processes to start from, with their addresses, and perhaps `dns` |
 /// | `credential.pem` | the caller's certificate chain, its own first; absent for anonymous callers |
 /// | `key.pem` | the caller's private keys, mode 0600 |
 /// | `lives.json` | once a cluster was recovered: the warrants of that, as the client has heard of them |
@@ -64,6 +65,8 @@ public struct Profile: Sendable {
   package let caller: Caller?
   package let authority: Authority?
   package let startingPoints: [StartingPoint]
+  /// See ``dns``.
+  package let dnsName: DNSName?
   /// Where it was read from, for messages.
   package let directory: String
 
@@ -85,6 +88,7 @@ public struct Profile: Sendable {
       throw ProfileError("\(directory)/\(FileName.description)", .malformed("its path is not the credential's"))
     }
     self.startingPoints = description.startingPoints
+    self.dnsName = description.dnsName
     self.directory = directory
   }
 
@@ -98,16 +102,19 @@ public struct Profile: Sendable {
     self.caller = nil
     self.authority = nil
     self.startingPoints = try Self.startingPoints(processes, in: "addresses")
+    self.dnsName = nil
     self.directory = ""
   }
 
-  private init(
-    root: RootCertificate, caller: Caller?, authority: Authority?, startingPoints: [StartingPoint], directory: String
+  init(
+    root: RootCertificate, caller: Caller?, authority: Authority?, startingPoints: [StartingPoint], dnsName: DNSName?,
+    directory: String
   ) {
     self.root = root
     self.caller = caller
     self.authority = authority
     self.startingPoints = startingPoints
+    self.dnsName = dnsName
     self.directory = directory
   }
 
@@ -131,7 +138,8 @@ public struct Profile: Sendable {
   /// The same profile without the caller's identity.
   public var anonymous: Profile {
     Profile(
-      root: self.root, caller: nil, authority: nil, startingPoints: self.startingPoints, directory: self.directory)
+      root: self.root, caller: nil, authority: nil, startingPoints: self.startingPoints, dnsName: self.dnsName,
+      directory: self.directory)
   }
 
   /// The same profile with other addresses to start from. Any process of the domain may answer there.
@@ -145,7 +153,7 @@ public struct Profile: Sendable {
     }
     return Profile(
       root: self.root, caller: self.caller, authority: self.authority, startingPoints: points,
-      directory: self.directory)
+      dnsName: self.dnsName, directory: self.directory)
   }
 
   static func startingPoints(_ processes: [Process], in file: String) throws(ProfileError) -> [StartingPoint] {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import FoundationEssentials
+internal import Resolver
 internal import Trust
 
 /// The content of `profile.json`.
@@ -14,20 +15,25 @@ struct ProfileDescription: Codable {
 
   var version: Int
   var path: String?
+  /// The domain's name in DNS.
+  var dns: String?
   var processes: [Process]
+  private(set) var dnsName: DNSName?
   private(set) var startingPoints: [Profile.StartingPoint] = []
 
   private enum CodingKeys: String, CodingKey {
-    case version, path, processes
+    case version, path, dns, processes
   }
 
   private struct VersionOnly: Decodable {
     var version: Int
   }
 
-  init(path: String?, processes: [Profile.Process]) {
+  init(path: String?, processes: [Profile.Process], dns: DNSName? = nil) {
     self.version = Self.currentVersion
     self.path = path
+    self.dns = dns?.description
+    self.dnsName = dns
     self.processes = processes.map { Process(path: $0.path, addresses: $0.addresses) }
   }
 
@@ -43,6 +49,7 @@ struct ProfileDescription: Codable {
     } catch {
       throw ProfileError(file, .malformed("it is no profile description"))
     }
+    self.dnsName = try self.dns.map { (name: String) throws(ProfileError) in try Profile.dnsName(name, in: file) }
     self.startingPoints = try Profile.startingPoints(
       self.processes.map { Profile.Process(path: $0.path, addresses: $0.addresses) }, in: file)
   }

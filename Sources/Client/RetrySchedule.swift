@@ -60,6 +60,8 @@ package struct RetrySchedule: Sendable {
       let step = min(Self.initialElectionDelay * (1 << min(max(round, 0), 16)), Self.maxElectionDelay)
       delay = step * Double.random(in: 0.5...1, using: &random)
     case .outage:
+      // All have been asked, and all that they lack is somebody else.
+      if error.reason == .parentUnreachable { return nil }
       if !wasSent, now >= self.patience { return nil }
       self.failureCount += 1
       if self.deadline == nil, self.failureCount >= Self.attemptsMax { return nil }

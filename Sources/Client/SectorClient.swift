@@ -5,11 +5,12 @@ internal import FoundationEssentials
 internal import GRPCCore
 internal import SwiftProtobuf
 internal import Transport
+internal import Trust
 
 /// The calls of the sector service, which stores sealed sectors and signed records: for programs that verify or decrypt
 /// themselves, and for tools that look at what is stored. Its messages are those of the schema.
 public struct SectorClient: Sendable {
-  let core: ClientCore
+  let cluster: ClusterCore
   /// For each call.
   public var timeout: Duration?
 
@@ -39,7 +40,7 @@ public struct SectorClient: Sendable {
       $0.runs = runs
     }
     let hasBegun = Flag()
-    return try await self.core.call(timeout: nil, isReplayable: { !hasBegun.isSet }) { connection, options in
+    return try await self.cluster.call(timeout: nil, isReplayable: { !hasBegun.isSet }) { connection, options in
       try await connection.sectors.readSectors(request, options: options) { response in
         let blocks = SectorBlocks(messages: response.messages.makeAsyncIterator())
         hasBegun.set()
@@ -91,7 +92,7 @@ public struct SectorClient: Sendable {
   private func call<Result>(
     isRepeatable: Bool = true, _ body: (NodeConnection, CallOptions) async throws -> Result
   ) async throws -> Result {
-    try await self.core.call(timeout: self.timeout, isRepeatable: { isRepeatable }, body)
+    try await self.cluster.call(timeout: self.timeout, isRepeatable: { isRepeatable }, body)
   }
 }
 
@@ -113,6 +114,31 @@ public struct SectorBlocks: AsyncSequence, AsyncIteratorProtocol {
 }
 
 extension Client {
-  /// The sector service's calls.
-  public var sectors: SectorClient { SectorClient(core: self.core, timeout: self.timeout) }
+  /// The sector service's calls, at the cluster of the profile's first process.
+  public var sectors: SectorClient { SectorClient(cluster: self.core.home, timeout: self.timeout) }
+
+  /// The sector service's calls, at the cluster that stores a file.
+  ///
+  /// - Parameters:
+  ///   - file: at `path`, as `stat` says.
+  ///   - path: no link on the way to it leads to another cluster.
+  public func sectors(storing file: FileID, at path: String) async throws -> SectorClient {
+    guard let parsed = try? TreePath(parsing: try self.treePath(path)) else {
+      throw BlocktreeError.invalidPath("malformed", path: path)
+    }
+    if try await self.sectors.status().generation == file.generation { return self.sectors }
+    // What is in a directory is stored by whoever serves it, credentials of its own processes by whoever is above.
+    var place = parsed.parent ?? .root
+    while true {
+      let (cluster, directory) = try await self.sectorCluster(serving: place)
+      let sectors = SectorClient(cluster: cluster, timeout: self.timeout)
+      if try await sectors.status().generation == file.generation { return sectors }
+      guard let above = directory.parent else {
+        throw BlocktreeError(
+          code: .failedPrecondition, reason: .wrongGeneration, message: "No cluster on the way to the file stores it.",
+          metadata: ["file": "\(file)", "path": path])
+      }
+      place = above
+    }
+  }
 }

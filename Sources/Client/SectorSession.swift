@@ -13,9 +13,9 @@ public final class SectorSession: Sendable {
   private let timeout: Duration?
   private let stream: OperationStream<Operation, Outcome>
 
-  init(_ core: ClientCore, timeout: Duration?) {
+  init(_ cluster: ClusterCore, timeout: Duration?) {
     self.timeout = timeout
-    self.stream = OperationStream(core) { outcome in
+    self.stream = OperationStream(cluster) { outcome in
       if case .failure(let failure) = outcome { BlocktreeError(failure) } else { nil }
     } open: { connection, next, answered in
       try await connection.sectors.session { writer in
@@ -80,10 +80,11 @@ public final class SectorSession: Sendable {
 
   private func perform(_ operation: Operation, byteCount: Int, isRepeatable: Bool = true) async throws -> Outcome {
     var schedule = RetrySchedule(timeout: self.timeout, patience: .zero, now: .now)
+    var trace = CallTrace()
     while true {
       let (outcome, _) = try await self.stream.perform(
         operation, byteCount: byteCount, messageByteCount: byteCount, isRepeatable: isRepeatable,
-        deadline: schedule.deadline)
+        deadline: schedule.deadline, &trace)
       guard case .failure(let failure) = outcome else { return outcome }
       let error = BlocktreeError(failure)
       var random = SystemRandomNumberGenerator()
@@ -98,7 +99,7 @@ public final class SectorSession: Sendable {
 extension Client {
   /// Opens a session of the sector service for as long as `body` runs; see ``withFileSession(_:)``.
   public func withSectorSession<Result>(_ body: (SectorSession) async throws -> Result) async throws -> Result {
-    let session = SectorSession(self.core, timeout: self.timeout)
+    let session = SectorSession(self.core.home, timeout: self.timeout)
     return try await withSession(run: { await session.run() }, close: { session.close() }) {
       try await body(session)
     }

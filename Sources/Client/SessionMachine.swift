@@ -57,6 +57,9 @@ package struct SessionMachine<Operation: Sendable, Waiter: Sendable> {
 
   package var isIdle: Bool { self.entries.isEmpty }
 
+  /// Whether something may have been carried out that nobody has answered.
+  package var hasUnsettled: Bool { self.entries.contains { $0.value.sentCount > 0 } }
+
   /// The next operation's id.
   package mutating func nextID() -> UInt64 {
     self.lastID += 1
@@ -177,10 +180,12 @@ package struct SessionMachine<Operation: Sendable, Waiter: Sendable> {
     return lost
   }
 
-  /// No more operations; returns all who wait.
-  package mutating func close() -> [Waiter] {
+  /// No more operations; returns all who wait, and how often theirs have been sent.
+  package mutating func close() -> [(waiter: Waiter, sentCount: Int)] {
     self.isClosed = true
-    let waiters = self.entries.sorted { $0.key < $1.key }.compactMap(\.value.waiter)
+    let waiters = self.entries.sorted { $0.key < $1.key }.compactMap { _, entry in
+      entry.waiter.map { (waiter: $0, sentCount: entry.sentCount) }
+    }
     self.entries = [:]
     self.queue = []
     self.head = 0

@@ -44,8 +44,9 @@ package struct StoredFileVerifier {
   private static let windowCount: UInt64 = 4096
   private static let runsPerRequest = 64
 
-  package init(_ client: Client) {
-    self.sectors = client.sectors
+  /// - Parameter sectors: of the cluster that stores the files; nil for the profile's first process's.
+  package init(_ client: Client, _ sectors: SectorClient? = nil) {
+    self.sectors = sectors ?? client.sectors
     self.verifier = ChainVerifier(root: client.core.profile.root)
   }
 

@@ -73,6 +73,12 @@ struct DirectoryContent: Sendable {
 
   func entry(_ name: PathComponent) -> DirectoryEntry? { self.placed[name]?.entry }
 
+  /// Whether there is something to be written.
+  var isChanged: Bool { !self.changed.isEmpty }
+
+  /// How many entries lead to an inode. Looks at all of them.
+  func count(of file: FileID) -> Int { self.placed.count { $0.value.entry.fileID == file } }
+
   // MARK: Changes
 
   /// Adds an entry whose name is not there yet.

@@ -76,7 +76,9 @@ struct Edit: Sendable {
   private var records: [FileID: InodeRecord] = [:]
   /// Inodes that are not changed, but have to be as they were read when the edit is committed.
   private var unchanged: Set<FileID> = []
-  var operations: [Commit.Operation] = []
+  private(set) var operations: [Commit.Operation] = []
+  /// The sessions of these, and whose they are.
+  private(set) var sessions: [[UInt8]: TreePath] = [:]
   let time: Int64
 
   init(_ filesystem: Filesystem, caller: CallerIdentity) {
@@ -86,12 +88,24 @@ struct Edit: Sendable {
     self.time = filesystem.now()
   }
 
+  /// An edit of nothing but these drafts.
+  init(_ filesystem: Filesystem, of drafts: [Draft]) {
+    self.init(filesystem, caller: .principal(filesystem.identity.path))
+    for draft in drafts { self.put(draft) }
+  }
+
   /// The principal that is named in what is signed; nil for the process itself.
   static func actingFor(_ caller: CallerIdentity, _ process: TreePath) -> TreePath? {
     if case .principal(let path) = caller, path != process { path } else { nil }
   }
 
   private var actingFor: TreePath? { Self.actingFor(self.caller, self.filesystem.identity.path) }
+
+  /// The edit completes an operation of a principal.
+  mutating func complete(_ operation: OperationID, of principal: TreePath, about file: FileID?) {
+    self.operations.append(.init(id: operation, result: Filesystem.encode(file)))
+    self.sessions[operation.session] = principal
+  }
 
   // MARK: Directories
 
@@ -157,8 +171,8 @@ struct Edit: Sendable {
   mutating func require(_ directory: FileID, outside other: FileID) async throws(FilesystemError) {
     var next = directory
     var count = 0
-    // The root directory never moves.
-    while next != .rootDirectory {
+    // The root directory never moves, nor does a directory that another cluster serves: nothing above a credential does.
+    while next != .rootDirectory, next.generation == directory.generation {
       count += 1
       guard next != other, count <= SectorLimits.ancestorsMax else { throw .loop }
       guard let record = try await self.record(next), let parent = record.links.part.parents.first else {
@@ -213,12 +227,48 @@ struct Edit: Sendable {
   /// What is committed, and what will be known of the directories once it is.
   struct Prepared {
     var commit: Commit
-    var directories: [(state: InodeState, tree: IntegrityTree, entries: DirectoryContent)]
+    var directories: [SealedDirectory]
   }
+
+  /// A directory as it will be.
+  typealias SealedDirectory = (state: InodeState, tree: IntegrityTree, entries: DirectoryContent)
 
   /// Seals changed directories, signs everything, all parts of a kind with one signature.
   mutating func prepare() async throws(FilesystemError) -> Prepared {
-    var directories: [(state: InodeState, tree: IntegrityTree, entries: DirectoryContent)] = []
+    let directories = try await self.sealDirectories()
+    return Prepared(commit: try self.sign(), directories: directories)
+  }
+
+  /// Whether inodes of more than one generation are changed.
+  var isCrossing: Bool {
+    Set(self.drafts.keys.map(\.generation)).union(self.changedDirectories.map(\.generation)).count > 1
+  }
+
+  /// Directories whose drafts are made when they are sealed. Others are only looked at.
+  private var changedDirectories: [FileID] {
+    self.directories.values.filter { directory in
+      directory.entries.isChanged || UInt64(directory.entries.sectorCount) != directory.known.tree.sectorCount
+    }.map(\.state.fileID)
+  }
+
+  /// The drafts of the generation with the changed directories, and those of others.
+  ///
+  /// - Throws: `crossGeneration` when directories of several generations are changed.
+  func parted() throws(FilesystemError) -> (own: Edit, directory: FileID?, others: [Draft]) {
+    let changed = self.changedDirectories
+    guard let generation = changed.first?.generation, changed.allSatisfy({ $0.generation == generation })
+    else { throw .crossGeneration }
+    var own = self
+    own.directories = self.directories.filter { $0.key.generation == generation }
+    own.drafts = self.drafts.filter { $0.key.generation == generation }
+    own.unchanged = self.unchanged.filter { $0.generation == generation }
+    let others = self.drafts.values.filter { $0.fileID.generation != generation }.sorted { $0.fileID < $1.fileID }
+    return (own, changed.count == 1 ? changed.first : nil, others)
+  }
+
+  /// Seals changed directories.
+  mutating func sealDirectories() async throws(FilesystemError) -> [SealedDirectory] {
+    var directories: [SealedDirectory] = []
     for id in self.directories.keys.sorted() {
       guard var directory = self.directories[id] else { continue }
       let sectors: [(index: Int, bytes: [UInt8])]
@@ -246,10 +296,11 @@ struct Edit: Sendable {
       change.tree.forgetUnchangedNodes()
       directories.append((directory.state, change.tree, directory.entries))
     }
-    return Prepared(commit: try self.sign(), directories: directories)
+    return directories
   }
 
-  private func sign() throws(FilesystemError) -> Commit {
+  /// Signs the drafts.
+  func sign() throws(FilesystemError) -> Commit {
     var commit = Commit()
     commit.operations = self.operations
     let drafts = self.drafts.values.sorted { $0.fileID < $1.fileID }

@@ -8,7 +8,7 @@ internal import Trust
 /// Reads the verified content of inodes, and prepares changed contents for a commit: the place where sectors, tree and
 /// key meet.
 struct FileContent: Sendable {
-  let sectors: SectorGroup
+  let volumes: VolumeTable
   let workers: Workers
 
   /// The most that is read, opened or sealed at once.
@@ -43,7 +43,8 @@ struct FileContent: Sendable {
             try tree.insert(Array(bytes), at: NodeKey(level: first.level, index: index))
           }
         } catch let error as IntegrityError {
-          throw FilesystemError(error, file: file, sectorSize: self.sectors.sectorSize)
+          let size = try await self.volumes.volume(of: file).sectorSize
+          throw FilesystemError(error, file: file, sectorSize: size)
         } catch {
           throw .sector(.internalFault("\(error)"))
         }
@@ -55,8 +56,9 @@ struct FileContent: Sendable {
   private func read(
     _ file: FileID, level: Int, indexes: Range<UInt64>, version: Version
   ) async throws(FilesystemError) -> BlockRange {
-    do { return try await self.sectors.read(file, level: level, indexes: indexes, version: version) } catch {
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    let volume = try await self.volumes.volume(of: file)
+    do { return try await volume.read(file, level: level, indexes: indexes, version: version) } catch {
+      throw FilesystemError(error, sectorSize: volume.sectorSize)
     }
   }
 

@@ -19,6 +19,10 @@ package struct FileInfo: Hashable, Sendable {
   package var created: Int64
   /// Bytes of its sectors, holes counted as if they were stored.
   package var storedBytes: UInt64
+  /// Of a directory with a cluster of its own: the generation of what is made in it.
+  package var servedByGeneration: Generation?
+  /// Whether it comes from a copy of what a cluster above stores, which can not be reached.
+  package var isStale = false
 
   /// Describes a verified record.
   package init(_ record: InodeRecord) {
@@ -37,6 +41,9 @@ package struct FileInfo: Hashable, Sendable {
     self.accessed = attributes.accessed == 0 ? self.modified : attributes.accessed
     self.created = attributes.created
     self.storedBytes = content.sectorCount * UInt64(content.sectorSize)
+    self.servedByGeneration = attributes.servedByGeneration
+    // What has just been given its name, or is about to lose it, has it.
+    if record.links.part.pending != nil { self.linkCount = max(self.linkCount, 1) }
   }
 
   /// About how many bytes it takes in a message.

@@ -30,10 +30,10 @@ extension Filesystem {
       throw .tooLarge("access", limit: RecordLimits.accessEntriesMax, found: access.count)
     }
     for _ in 0..<Self.attemptsMax {
-      let (place, state, known) = try await self.existing(path, for: request.caller, follow: follow)
+      let (place, state, known, _) = try await self.existing(path, for: request.caller, follow: follow)
       try self.require([], of: known.record, at: place, for: request.caller)
       if let identified = request.identified,
-        try await self.result(of: identified.id, by: identified.principal) != nil
+        try await self.result(of: identified.id, by: identified.principal, in: state.fileID.generation) != nil
       {
         return FileInfo(known.record)
       }
@@ -52,7 +52,7 @@ extension Filesystem {
       }
       var edit = Edit(self, caller: request.caller)
       if let identified = request.identified {
-        edit.operations = [.init(id: identified.id, result: Self.encode(state.fileID))]
+        edit.complete(identified.id, of: identified.principal, about: state.fileID)
       }
       edit.setAttributes(of: known.record, change)
       if let record = try await self.commit(&edit)?[state.fileID] { return FileInfo(record) }
@@ -68,7 +68,7 @@ extension Filesystem {
   package func statFilesystem(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError)
     -> FilesystemInfo
   {
-    let (place, _, known) = try await self.existing(path, for: caller, follow: true)
+    let (place, _, known, _) = try await self.existing(path, for: caller, follow: true)
     try self.require([], of: known.record, at: place, for: caller)
     let status = self.sectors.status()
     return FilesystemInfo(

@@ -11,6 +11,8 @@ extension Filesystem {
     package let file: FileInfo
     /// The directory's key, sealed to the new process, when it hosts the filesystem service.
     package let readcap: (directory: TreePath, fileID: FileID, readcap: Readcap)?
+    /// The directory that the credential file lies in.
+    package let directory: FileID
   }
 
   /// Puts a credential file into the tree, or a newer one in its place. An authority above has signed it, and the caller
@@ -33,13 +35,14 @@ extension Filesystem {
       throw .tooLarge("credential", limit: RecordLimits.credentialByteCountMax, found: bytes.count)
     }
     guard let directory = verified.credential.path.parent else { throw .badCredential("PATH_NOT_COVERED") }
-    let fileID = try await self.numbers.next()
+    // What stores the directory itself stores the credential files in it.
+    guard directory != self.home.path || directory.isRoot else { throw self.redirection(upTo: nil) }
     // No directory is renamed meanwhile.
     let outcome = await self.moves.alone { () async -> Result<Admission, FilesystemError> in
       do throws(FilesystemError) {
         return .success(
           try await self.lookingUp { () throws(FilesystemError) -> Admission? in
-            try await self.admit(file, verified, in: directory, as: fileID, request)
+            try await self.admit(file, verified, in: directory, request)
           })
       } catch {
         return .failure(error)
@@ -50,15 +53,16 @@ extension Filesystem {
 
   /// Puts a verified credential file in its place; nil when the directory was removed meanwhile.
   private func admit(
-    _ file: CredentialFile, _ verified: VerifiedCredentialFile, in directory: TreePath, as fileID: FileID,
-    _ request: Request
+    _ file: CredentialFile, _ verified: VerifiedCredentialFile, in directory: TreePath, _ request: Request
   ) async throws(FilesystemError) -> Admission? {
     let path = verified.credential.path
     // The way is that of the process itself; what the caller may do is judged with the directory.
     let own = CallerIdentity.principal(self.identity.path)
-    let (parent, name, place) = try await self.newPlace(path, for: own, follow: false)
+    let (parent, name, place) = try await self.newPlace(path, for: own, follow: false, entersLast: true)
     // Its path is its name: no symbolic link may have led here.
-    guard place.directories.count == path.depth else { throw .notDirectory }
+    guard place.path == path else { throw .notDirectory }
+    let volume = try await self.volumes.volume(of: parent.fileID)
+    let fileID = try await self.numbers.next(in: volume)
     guard let key = parent.key else { throw .noKey(parent.fileID) }
     var readcap: Readcap?
     if verified.services.contains(.filesystem) {
@@ -66,7 +70,7 @@ extension Filesystem {
     }
     let owner = try request.writer()
     let contentID = Self.randomContentID()
-    let change = DirectoryRequest(operation: request.identified, byteCount: self.sectors.sectorSize) {
+    let change = DirectoryRequest(operation: request.identified, byteCount: volume.sectorSize) {
       [readcap] edit throws(FilesystemError) in
       edit.caller = request.caller
       // The authority's signature says who the principal is. That it is put here, now, is the caller's doing: a
@@ -80,18 +84,20 @@ extension Filesystem {
         about = fileID
         // Its path is signed, so nothing on it may be renamed. (Where this process's own credential lies below, nothing
         // is anyhow.)
-        for directory in place.directories.dropFirst(self.identity.path.depth) { try await edit.touch(directory) }
-        let again = try await self.newPlace(path, for: own, follow: false).place
+        for directory in place.directories.dropFirst() { try await edit.touch(directory) }
+        let again = try await self.newPlace(path, for: own, follow: false, entersLast: true).place
         guard again.directories == place.directories else { throw .contended }
         try edit.createCredential(
-          name: name, fileID: fileID, in: parent, bytes: file.bytes, owner: owner, contentID: contentID)
+          name: name, fileID: fileID, in: parent, bytes: file.bytes, owner: owner, contentID: contentID,
+          sectorSize: volume.sectorSize)
       }
       if let readcap { try await edit.add(readcap, to: parent.fileID) }
       return about
     }
     return try await self.unlessRemoved([parent]) { () throws(FilesystemError) in
       guard let record = try await self.change(parent, change) else { throw .notFound }
-      return Admission(file: FileInfo(record), readcap: readcap.map { (directory, parent.fileID, $0) })
+      return Admission(file: FileInfo(record), readcap: readcap.map { (directory, parent.fileID, $0) },
+        directory: parent.fileID)
     }
   }
   /// Seals a directory's key to a principal.
@@ -109,10 +115,11 @@ extension Filesystem {
 extension Edit {
   /// Makes a credential file, which is signed and not encrypted.
   mutating func createCredential(
-    name: PathComponent, fileID: FileID, in parent: InodeState, bytes: [UInt8], owner: TreePath, contentID: [UInt8]
+    name: PathComponent, fileID: FileID, in parent: InodeState, bytes: [UInt8], owner: TreePath, contentID: [UInt8],
+    sectorSize: Int
   ) throws(FilesystemError) {
     let content = ContentPart(
-      fileID: fileID, version: 1, sectorSize: self.filesystem.sectors.sectorSize, contentID: contentID,
+      fileID: fileID, version: 1, sectorSize: sectorSize, contentID: contentID,
       modified: self.time)
     try self.create(
       DirectoryEntry(name: name, fileID: fileID, type: .credential, key: nil), in: parent, content: content,

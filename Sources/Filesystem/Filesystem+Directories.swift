@@ -33,9 +33,11 @@ extension Filesystem {
   package func stat(_ path: TreePath, follow: Bool, for caller: CallerIdentity) async throws(FilesystemError)
     -> FileInfo
   {
-    let (place, _, known) = try await self.existing(path, for: caller, follow: follow)
-    try self.require([], of: known.record, at: place, for: caller)
-    return FileInfo(known.record)
+    let place = try await self.existing(path, for: caller, follow: follow)
+    try self.require([], of: place.known.record, at: place.place, for: caller)
+    var info = FileInfo(place.known.record)
+    info.isStale = place.isStale
+    return info
   }
 
   /// One page of a directory.
@@ -44,18 +46,20 @@ extension Filesystem {
   ///   one, unless there is none.
   package func list(
     _ path: TreePath, after cursor: [UInt8], count: Int, withInfo: Bool, for caller: CallerIdentity
-  ) async throws(FilesystemError) -> (entries: [ListedEntry], next: [UInt8]) {
+  ) async throws(FilesystemError) -> (entries: [ListedEntry], next: [UInt8], isStale: Bool) {
     var start: DirectoryContent.Cursor?
     if !cursor.isEmpty {
       start = DirectoryContent.Cursor(bytes: cursor)
       if start == nil { throw .invalid(field: "cursor") }
     }
-    let (place, state, known) = try await self.lookingUp {
-      () throws(FilesystemError) -> (Place, InodeState, InodeState.Known)? in
-      let (place, state, _) = try await self.existing(path, for: caller, follow: true)
-      return try await self.directory(state).map { (place, state, $0) }
+    let (place, state, known, isStale) = try await self.lookingUp {
+      () throws(FilesystemError) -> (Place, InodeState, InodeState.Known, Bool)? in
+      let (place, state, _, _) = try await self.existing(path, for: caller, follow: true)
+      return try await self.directoryOrStale(state).map { (place, state, $0.known, $0.isStale) }
     }
     try self.require(.read, of: known.record, at: place, for: caller)
+    // Whoever stores what is in it describes it, too.
+    try self.checkServed(known.record, at: place.path, then: place.path == path ? nil : place.path)
     guard let directory = known.directory else { throw .notDirectory }
     let page = directory.page(after: start, count: count)
     // To describe what lies in a directory takes the permission to pass into it.
@@ -75,11 +79,11 @@ extension Filesystem {
       }
       byteCount += listed.byteCount
       if byteCount > Self.pageByteCountMax, let last = entries.last {
-        return (entries, directory.cursor(after: last.name)?.bytes ?? [])
+        return (entries, directory.cursor(after: last.name)?.bytes ?? [], isStale)
       }
       entries.append(listed)
     }
-    return (entries, page.next?.bytes ?? [])
+    return (entries, page.next?.bytes ?? [], isStale)
   }
 
   /// About how many bytes of entries are listed at once.
@@ -108,7 +112,7 @@ extension Filesystem {
   /// What a symbolic link says.
   package func readSymbolicLink(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> [UInt8] {
     try await self.lookingUp { () throws(FilesystemError) -> [UInt8]? in
-      let (place, state, known) = try await self.existing(path, for: caller, follow: false)
+      let (place, state, known, _) = try await self.existing(path, for: caller, follow: false)
       try self.require([], of: known.record, at: place, for: caller)
       return try await self.target(of: state)
     }
@@ -140,19 +144,49 @@ extension Filesystem {
         return try await self.stat(path, follow: true, for: request.caller)
       }
     }
-    let fileID = try await self.numbers.next()
     let key = FileKey.random()
     let contentID = Self.randomContentID()
-    let sectorSize = self.sectors.sectorSize
-    return try await self.makeEntry(path, request, byteCount: sectorSize) {
-      edit, parent, name throws(FilesystemError) in
+    return try await self.makeInode(path, request) {
+      edit, fileID, sectorSize, parent, name throws(FilesystemError) in
       var content = ContentPart(
         fileID: fileID, version: 1, sectorSize: sectorSize, contentID: contentID, modified: edit.time)
       content.directoryFormat = DirectoryContent.format
       try edit.create(
         DirectoryEntry(name: name, fileID: fileID, type: .directory, key: key), in: parent, content: content,
         mode: mode, owner: writer)
-      return fileID
+    }
+  }
+
+  /// Makes an inode and a name for it, in the generation that stores what is made in that directory, and describes it.
+  ///
+  /// - Parameter make: makes inode and entry with this file id and sector size, after permissions were checked.
+  private func makeInode(
+    _ path: TreePath, _ request: Request,
+    _ make: @escaping @Sendable (inout Edit, FileID, Int, InodeState, PathComponent) async throws(FilesystemError) ->
+      Void
+  ) async throws(FilesystemError) -> FileInfo {
+    try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
+      let (parent, name, _) = try await self.newPlace(path, for: request.caller, follow: false)
+      return try await self.unlessRemoved([parent]) { () throws(FilesystemError) in
+        let volume = try await self.volumeForChildren(of: parent)
+        let fileID = try await self.numbers.next(in: volume)
+        let sectorSize = volume.sectorSize
+        let change = DirectoryRequest(operation: request.identified, byteCount: sectorSize) {
+          edit throws(FilesystemError) in
+          edit.caller = request.caller
+          try edit.require([.write, .execute], in: parent)
+          guard edit.entry(name, in: parent) == nil else { throw .alreadyExists }
+          try await make(&edit, fileID, sectorSize, parent, name)
+          return fileID
+        }
+        do throws(FilesystemError) {
+          guard let record = try await self.change(parent, change) else { throw .notFound }
+          return FileInfo(record)
+        } catch {
+          await self.abandonCrossing(fileID)
+          throw error
+        }
+      }
     }
   }
 
@@ -192,16 +226,14 @@ extension Filesystem {
       throw .invalid(field: "target")
     }
     guard String(validating: target, as: UTF8.self) != nil else { throw .invalid(field: "target") }
-    let fileID = try await self.numbers.next()
     let key = FileKey.random()
     let contentID = Self.randomContentID()
     let sealed: [UInt8]
     do { sealed = try SectorCipher(key: key, contentID: contentID).seal(target, as: .inlineContent) } catch {
       throw .sector(.internalFault("seal"))
     }
-    let sectorSize = self.sectors.sectorSize
-    return try await self.makeEntry(path, request, byteCount: sectorSize) {
-      edit, parent, name throws(FilesystemError) in
+    return try await self.makeInode(path, request) {
+      edit, fileID, sectorSize, parent, name throws(FilesystemError) in
       var content = ContentPart(
         fileID: fileID, version: 1, size: UInt64(target.count), sectorSize: sectorSize, contentID: contentID,
         modified: edit.time)
@@ -209,7 +241,6 @@ extension Filesystem {
       try edit.create(
         DirectoryEntry(name: name, fileID: fileID, type: .symbolicLink, key: key), in: parent, content: content,
         mode: Mode(truncating: 0o777), owner: writer)
-      return fileID
     }
   }
 
@@ -221,7 +252,7 @@ extension Filesystem {
     return try await self.makeEntry(path, request, byteCount: self.sectors.sectorSize) {
       edit, parent, name throws(FilesystemError) in
       // When it is its turn: whatever else is done in the directory would come between.
-      let (place, state, _) = try await self.existing(existing, for: request.caller, follow: false)
+      let (place, state, _, _) = try await self.existing(existing, for: request.caller, follow: false)
       guard state.type != .directory else { throw .isDirectory }
       guard state.type != .credential, var entry = place.found?.entry else { throw .wrongType }
       guard parent.fileID.generation == state.fileID.generation else { throw .crossGeneration }
@@ -247,13 +278,13 @@ extension Filesystem {
     _ = try request.writer()
     // A repetition finds the name gone: it is answered before the path is looked at.
     if let identified = request.identified,
-      try await self.result(of: identified.id, by: identified.principal) != nil
+      try await self.resultAnywhere(of: identified.id, by: identified.principal) != nil
     {
       return
     }
     _ = try await self.lookingUp { () throws(FilesystemError) -> Void? in
       let place = try await self.place(of: path, for: request.caller, follow: false)
-      guard let parent = place.parent, let name = place.name else { throw .permissionDenied }
+      guard let parent = place.parent, let name = place.name else { throw self.noName(place) }
       guard let found = place.found else { throw .notFound }
       let removal = DirectoryRequest(operation: request.identified, byteCount: self.sectors.sectorSize) {
         edit throws(FilesystemError) in
@@ -291,17 +322,21 @@ extension Filesystem {
     _ = try request.writer()
     // A repetition finds the old name gone: it is answered before the paths are looked at.
     if let identified = request.identified,
-      let file = try await self.result(of: identified.id, by: identified.principal)
+      let file = try await self.resultAnywhere(of: identified.id, by: identified.principal)
     {
       guard let file, let record = try await self.storedRecord(file) else { throw .notFound }
       return FileInfo(record)
     }
     let record = try await self.lookingUp { () throws(FilesystemError) -> InodeRecord?? in
       let source = try await self.place(of: from, for: request.caller, follow: false)
-      guard let sourceParent = source.parent, let sourceName = source.name else { throw .permissionDenied }
+      guard let sourceParent = source.parent, let sourceName = source.name else { throw self.noName(source) }
       guard let moved = source.found else { throw .notFound }
       let target = try await self.place(of: to, for: request.caller, follow: false)
-      guard let targetParent = target.parent, let targetName = target.name else { throw .alreadyExists }
+      guard let targetParent = target.parent, let targetName = target.name else {
+        guard self.home.path.isRoot || target.path != self.home.path else { throw self.noName(target) }
+        throw .alreadyExists
+      }
+      guard sourceParent.fileID.generation == targetParent.fileID.generation else { throw .crossGeneration }
       let rename = Rename(
         from: sourceParent, fromName: sourceName, to: targetParent, toName: targetName, noReplace: noReplace)
       return try await self.unlessRemoved([sourceParent, targetParent]) { () throws(FilesystemError) in
@@ -382,10 +417,27 @@ extension Filesystem {
     return entry.fileID
   }
 
+  /// Why a name can not be taken away: the root directory has none, and that of this process's home stands above.
+  private func noName(_ place: Place) -> FilesystemError {
+    self.home.path.isRoot || place.path != self.home.path ? .permissionDenied : self.redirection(upTo: nil)
+  }
+
+  /// As `result`, where it is not known yet in which generation something is changed: that of the home directory's names
+  /// is the only other one.
+  private func resultAnywhere(
+    of operation: OperationID, by principal: TreePath
+  ) async throws(FilesystemError) -> FileID?? {
+    try await self.result(of: operation, by: principal, in: self.home.fileID.generation)
+  }
+
   /// Whether a credential lies in a directory or anywhere below: its path is signed, so nothing above it is renamed.
   private func containsCredential(_ entry: DirectoryEntry) async throws(FilesystemError) -> Bool {
+    // Which credentials lie in directories of other generations is not known here.
+    guard entry.fileID.generation == self.sectors.generation else { throw .crossGeneration }
     for credential in self.sectors.credentials.all {
-      guard let directory = credential.directory, let record = try await self.storedRecord(directory) else { continue }
+      // Those in the home directory are not below anything in it.
+      guard let directory = credential.directory, directory != self.home.fileID || self.home.path.isRoot,
+        let record = try await self.storedRecord(directory) else { continue }
       do {
         if directory == entry.fileID { return true }
         if try await self.sectors.isAtOrAbove(entry.fileID, record) { return true }

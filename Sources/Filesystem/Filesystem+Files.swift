@@ -17,9 +17,9 @@ extension Filesystem {
     private let key: FileKey?
     private let credential: [UInt8]?
     private var tree: IntegrityTree
-    private let pin: Pin
+    private let kept: any KeptVersion
 
-    fileprivate init(_ known: InodeState.Known, key: FileKey?, content: FileContent, pin: Pin) {
+    fileprivate init(_ known: InodeState.Known, key: FileKey?, content: FileContent, kept: any KeptVersion) {
       self.info = FileInfo(known.record)
       self.content = content
       self.part = known.record.content.part
@@ -27,7 +27,7 @@ extension Filesystem {
       self.key = key
       self.credential = known.record.attributes.part.type == .credential ? known.record.credential : nil
       self.tree = known.tree
-      self.pin = pin
+      self.kept = kept
     }
 
     /// Reads a range, cut off at the end of the file; at most `Filesystem.readByteCountMax`.
@@ -57,19 +57,16 @@ extension Filesystem {
   /// Begins to read a file.
   package func open(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> Reader {
     for _ in 0..<Self.attemptsMax {
-      let (place, state, known) = try await self.existing(path, for: caller, follow: true)
+      let (place, state, known, _) = try await self.existing(path, for: caller, follow: true)
       guard state.type != .directory else { throw .isDirectory }
       guard state.type == .file || state.type == .credential else { throw .wrongType }
       try self.require(.read, of: known.record, at: place, for: caller)
-      do {
-        let pin = try self.sectors.pin(state.fileID, version: known.record.version)
-        return Reader(known, key: state.key, content: self.content, pin: pin)
+      do throws(FilesystemError) {
+        let kept = try await self.keep(state.fileID, version: known.record.version)
+        return Reader(known, key: state.key, content: self.content, kept: kept)
       } catch {
-        // It was changed between the look and the pin.
-        switch error {
-        case .versionGone, .notFound: continue
-        default: throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
-        }
+        // It was changed between the look and the keeping.
+        guard error.isConflict else { throw error }
       }
     }
     throw .contended
@@ -112,7 +109,7 @@ extension Filesystem {
   ) async throws(FilesystemError) -> FileInfo {
     _ = try request.writer()
     return try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
-      let (place, state, known) = try await self.existing(path, for: request.caller, follow: true)
+      let (place, state, known, _) = try await self.existing(path, for: request.caller, follow: true)
       guard state.type != .directory else { throw .isDirectory }
       guard state.type == .file else { throw .wrongType }
       try self.require(.write, of: known.record, at: place, for: request.caller)
@@ -148,7 +145,7 @@ extension Filesystem {
     _ work: (FileContent, inout FileContent.Change, FileKey, Version) async throws(FilesystemError) -> Void
   ) async throws(FilesystemError) -> ContentAttempt {
     if let identified = request.identified,
-      try await self.result(of: identified.id, by: identified.principal) != nil
+      try await self.result(of: identified.id, by: identified.principal, in: state.fileID.generation) != nil
     {
       guard let record = try await self.storedRecord(state.fileID) else { throw .notFound }
       return .done(FileInfo(record))
@@ -163,7 +160,7 @@ extension Filesystem {
     change.sealTree()
     var edit = Edit(self, caller: request.caller)
     if let identified = request.identified {
-      edit.operations = [.init(id: identified.id, result: Self.encode(state.fileID))]
+      edit.complete(identified.id, of: identified.principal, about: state.fileID)
     }
     var draft = Edit.Draft(known.record)
     edit.setContent(of: &draft, to: change)
@@ -357,7 +354,7 @@ extension Filesystem {
     guard !mustBeNew else {
       // A repetition finds its own file.
       if let identified = request.identified,
-        try await self.result(of: identified.id, by: identified.principal) != nil
+        try await self.result(of: identified.id, by: identified.principal, in: parent.fileID.generation) != nil
       {
         return true
       }
@@ -375,9 +372,10 @@ extension Filesystem {
   private func upload(
     _ path: TreePath, parent: InodeState, name: PathComponent, mode: Mode, mustBeNew: Bool, _ request: Request
   ) async throws(FilesystemError) -> Upload {
-    let fileID = try await self.numbers.next()
+    let volume = try await self.volumeForChildren(of: parent)
+    let fileID = try await self.numbers.next(in: volume)
     let content = ContentPart(
-      fileID: fileID, version: 1, sectorSize: self.sectors.sectorSize, contentID: Self.randomContentID(),
+      fileID: fileID, version: 1, sectorSize: volume.sectorSize, contentID: Self.randomContentID(),
       modified: self.now())
     return Upload(
       filesystem: self, fileID: fileID, key: FileKey.random(), path: path, parent: parent, name: name,

@@ -17,6 +17,8 @@ struct Place: Sendable {
   var mayPass: Bool
   /// The directories from the root to the parent, for finding out whether a directory would come to lie in itself.
   var directories: [FileID]
+  /// The path itself, without symbolic links on the way.
+  var path: TreePath
 
   struct Found: Sendable {
     var state: InodeState
@@ -32,53 +34,61 @@ extension Filesystem {
   ///
   /// - Throws: `notFound` when a directory on the way is missing; `permissionDenied` for anonymous callers as soon as
   ///   a directory on the way is not open to others, and for others where they may not know.
+  ///
+  /// - Parameter entersLast: whether the last directory is looked into although another cluster serves it: what is meant is
+  ///   of the cluster that stores the directory itself.
   func place(
-    of path: TreePath, for caller: CallerIdentity, follow: Bool
+    of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false
   ) async throws(FilesystemError) -> Place {
     for _ in 0..<Self.attemptsMax {
-      if let place = try await self.attemptPlace(of: path, for: caller, follow: follow) { return place }
+      let place = try await self.attemptPlace(of: path, for: caller, follow: follow, entersLast: entersLast)
+      if let place { return place }
     }
     throw .contended
   }
 
   /// Nil when something on the way was removed while it was looked up: another may have taken its place.
   private func attemptPlace(
-    of path: TreePath, for caller: CallerIdentity, follow: Bool
+    of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool
   ) async throws(FilesystemError) -> Place? {
-    var directories = [self.root]
+    var way = Way(root: self.root, home: self.home.path)
+    guard var names = way.begin(path.components) else { throw self.redirection(upTo: nil) }
     /// The entry that led to the last directory, and where it is.
     var step: (parent: InodeState, entry: DirectoryEntry)?
-    var names = path.components[...]
-    var mayPass = true
+    var mayPass = try await self.letsPass(caller)
     var links = 0
     while true {
-      guard let directory = directories.last else { throw .notFound }
+      let directory = way.directory
       guard let name = names.popFirst() else {
-        let parent = directories.count > 1 ? directories[directories.count - 2] : nil
         return Place(
-          parent: parent, name: nil, found: .init(state: directory, entry: nil), mayPass: mayPass,
-          directories: directories.map(\.fileID))
+          parent: way.directories.dropLast().last, name: nil, found: .init(state: directory, entry: nil),
+          mayPass: mayPass, directories: way.directories.map(\.fileID), path: try way.path())
       }
-      guard let known = try await self.directory(directory) else {
+      guard let looked = try await self.look(for: name, in: directory) else {
         if let step, step.entry.fileID == directory.fileID { try await self.requireGone(step.entry, from: step.parent) }
         return nil
       }
       let needed: Permission = caller == .anonymous ? [.read, .execute] : .execute
-      if !self.permits(needed, known.record, caller) {
+      if !self.permits(needed, looked.record, caller) {
         if caller == .anonymous { throw .permissionDenied }
         mayPass = false
       }
-      guard let entry = known.directory?.entry(name) else {
+      // Who is asked for a credential file is asked for what its directory's own cluster stores.
+      if !names.isEmpty || !entersLast {
+        try self.checkServed(looked.record, at: way, then: [name] + names, asked: path)
+      }
+      guard let entry = looked.entry else {
         if !mayPass { throw .permissionDenied }
         guard names.isEmpty else { throw .notFound }
         return Place(
-          parent: directory, name: name, found: nil, mayPass: mayPass, directories: directories.map(\.fileID))
+          parent: directory, name: name, found: nil, mayPass: mayPass, directories: way.directories.map(\.fileID),
+          path: try way.path(name))
       }
       let state = self.inodes.state(entry.fileID, type: entry.type, key: entry.key)
       switch entry.type {
       case .directory where !names.isEmpty:
-        guard directories.count < TreePath.byteCountMax / 2 else { throw .loop }
-        directories.append(state)
+        guard way.directories.count < TreePath.byteCountMax / 2 else { throw .loop }
+        way.enter(state, name)
         step = (directory, entry)
       case .symbolicLink where !names.isEmpty || follow:
         links += 1
@@ -87,38 +97,84 @@ extension Filesystem {
           try await self.requireGone(entry, from: directory)
           return nil
         }
-        if target.first == UInt8(ascii: "/") { directories = [self.root] }
-        names = try Self.follow(target, then: names, directories: &directories)
+        let components = try way.components(following: target, then: names)
+        guard let rest = way.begin(components) else { throw self.redirection(upTo: try Self.path(components)) }
+        names = rest
+        step = nil
       default:
         guard names.isEmpty else { throw mayPass ? .notDirectory : .permissionDenied }
         return Place(
           parent: directory, name: name, found: .init(state: state, entry: entry), mayPass: mayPass,
-          directories: directories.map(\.fileID))
+          directories: way.directories.map(\.fileID), path: try way.path(name))
       }
     }
   }
 
-  /// The components to go on with after a symbolic link.
-  private static func follow(
-    _ target: [UInt8], then rest: ArraySlice<PathComponent>, directories: inout [InodeState]
-  ) throws(FilesystemError) -> ArraySlice<PathComponent> {
-    var names: [PathComponent] = []
-    for part in target.split(separator: UInt8(ascii: "/")) {
-      if part.elementsEqual([UInt8(ascii: ".")]) { continue }
-      if part.elementsEqual([UInt8(ascii: "."), UInt8(ascii: ".")]) {
-        // Above the root lies the root. Within the target, ".." takes back what went before it by name: a link that
-        // leads through another link and up again is not followed to the letter.
-        if !names.isEmpty {
-          names.removeLast()
-        } else if directories.count > 1 {
-          directories.removeLast()
-        }
-        continue
-      }
-      do { names.append(try PathComponent(bytes: Array(part))) } catch { throw .invalidPath(error) }
+  private static func path(_ components: some Sequence<PathComponent>) throws(FilesystemError) -> TreePath {
+    do { return try TreePath(components) } catch { throw .invalidPath(error) }
+  }
+
+  // MARK: Other clusters
+
+  /// Says that what was asked for lies above, or beside, what this process answers for.
+  ///
+  /// - Parameter path: where symbolic links have led to; nil for the path that was asked for.
+  func redirection(upTo path: TreePath?) -> FilesystemError {
+    guard var above = self.neighbours.above() else { return .parentUnreachable }
+    above.path = path
+    return .redirected(above)
+  }
+
+  /// Whether every directory above the home lets a caller pass.
+  private func letsPass(_ caller: CallerIdentity) async throws(FilesystemError) -> Bool {
+    if self.home.path.isRoot { return true }
+    let needed: Permission = caller == .anonymous ? [.read, .execute] : .execute
+    let mayPass = try await self.ancestorsPermit(needed, for: caller)
+    if !mayPass, caller == .anonymous { throw .permissionDenied }
+    return mayPass
+  }
+
+  /// Takes note of a directory that another cluster serves, and sends callers to its processes where these answer.
+  ///
+  /// - Parameters:
+  ///   - names: what is looked for below.
+  ///   - asked: the path that the caller has asked for.
+  private func checkServed(
+    _ record: InodeRecord, at way: Way, then names: some Sequence<PathComponent>, asked: TreePath
+  ) throws(FilesystemError) {
+    guard record.attributes.part.servedByGeneration != nil, record.fileID != self.home.fileID else { return }
+    self.crossing.note(directory: way.directory)
+    let path = try Self.path(way.components + Array(names))
+    try self.checkServed(record, at: try way.path(), then: path == asked ? nil : path)
+  }
+
+  /// - Parameters:
+  ///   - directory: the path of the directory with the record.
+  ///   - path: what the caller is to ask for there, if it is not what it has asked for here.
+  func checkServed(
+    _ record: InodeRecord, at directory: TreePath, then path: TreePath?
+  ) throws(FilesystemError) {
+    guard let generation = record.attributes.part.servedByGeneration, record.fileID != self.home.fileID else { return }
+    self.volumes.note(generation, serving: directory, record.fileID)
+    let processes = self.sectors.credentials.all.filter { entry in
+      entry.directory == record.fileID && entry.credential.marks.services.contains(.filesystem)
     }
-    guard names.count + rest.count <= TreePath.byteCountMax / 2 else { throw .loop }
-    return (names + rest)[...]
+    guard !processes.isEmpty else { return }
+    throw .redirected(
+      FilesystemRedirection(
+        directory: directory,
+        processes: processes.map { entry in
+          .init(
+            path: entry.credential.marks.place.path,
+            addresses: entry.credential.addresses?.addresses.addresses ?? [])
+        }, path: path))
+  }
+
+  /// The volume that new inodes with a name in a directory go to.
+  func volumeForChildren(of directory: InodeState) async throws(FilesystemError) -> any Volume {
+    guard let known = try await self.known(directory) else { throw .notFound }
+    return try await self.volumes.volume(
+      of: known.record.attributes.part.servedByGeneration ?? directory.fileID.generation)
   }
 
   /// Checks that the entry of an inode that is not there any more went with it: otherwise the inode is missing.
@@ -141,12 +197,12 @@ extension Filesystem {
   /// A file that exists, with what is known of it. What is not there is not found, or not the caller's to know.
   func existing(
     _ path: TreePath, for caller: CallerIdentity, follow: Bool
-  ) async throws(FilesystemError) -> (place: Place, state: InodeState, known: InodeState.Known) {
+  ) async throws(FilesystemError) -> (place: Place, state: InodeState, known: InodeState.Known, isStale: Bool) {
     // What is removed while it is looked up may have been replaced.
     for _ in 0..<Self.attemptsMax {
       let place = try await self.place(of: path, for: caller, follow: follow)
       guard let found = place.found else { throw .notFound }
-      if let known = try await self.known(found.state) { return (place, found.state, known) }
+      if let (known, isStale) = try await self.knownOrStale(found.state) { return (place, found.state, known, isStale) }
       if let parent = place.parent, let entry = found.entry { try await self.requireGone(entry, from: parent) }
     }
     throw .contended
@@ -197,10 +253,12 @@ extension Filesystem {
 
   /// The directory and name that a new entry is to have. The directory must be there.
   func newPlace(
-    _ path: TreePath, for caller: CallerIdentity, follow: Bool
+    _ path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false
   ) async throws(FilesystemError) -> (parent: InodeState, name: PathComponent, place: Place) {
-    let place = try await self.place(of: path, for: caller, follow: follow)
+    let place = try await self.place(of: path, for: caller, follow: follow, entersLast: entersLast)
     guard let parent = place.parent, let name = place.name else {
+      // Whoever serves the directory above knows of the name.
+      guard self.home.path.isRoot || place.path != self.home.path else { throw self.redirection(upTo: nil) }
       // The root directory has no name.
       throw .alreadyExists
     }

@@ -56,6 +56,8 @@ extension FileInfo {
       $0.accessedNs = self.accessed
       $0.createdNs = self.created
       $0.storedBytes = self.storedBytes
+      $0.servedByGeneration = self.servedByGeneration?.rawValue ?? 0
+      $0.isStale = self.isStale
     }
   }
 }

@@ -15,7 +15,16 @@ package import Trust
 package final class Filesystem: Sendable {
   /// The process that this is.
   let identity: Credential
+  /// The cluster that this process belongs to.
   package let sectors: SectorGroup
+  /// Where this process begins to look for paths.
+  package let home: FilesystemHome
+  let volumes: VolumeTable
+  let neighbours: FilesystemNeighbours
+  let ancestors = Ancestors()
+  let names = HomeNames()
+  /// What is being given a name by a step over two clusters.
+  let crossing = CrossingTable()
   let content: FileContent
   let signer: RecordSigner
   let agreementKey: AgreementKey
@@ -24,28 +33,37 @@ package final class Filesystem: Sendable {
   let now: @Sendable () -> Int64
   /// One directory at a time is renamed, or gets a credential below it, so that these seldom conflict.
   let moves = CombiningQueue<Never, Never>(batchCountMax: 1)
-  private let rootKey: FileKey
-
   /// How often an operation is tried again when others change the same file.
   static let attemptsMax = 32
 
   /// - Parameters:
   ///   - keys: this process's, of which the agreement key opens the root directory's readcap.
+  ///   - home: where the process begins; nil for the root directory, of which its cluster holds the readcap.
+  ///   - volumes: the other clusters; nil when there are none.
   ///   - knownByteCountMax: about how much memory what is known of inodes may take.
   ///   - now: the present time, nanoseconds since 1970 UTC.
   /// - Throws: `noKey` when the root directory has no readcap for this process.
   package init(
     sectors: SectorGroup, identity: Credential, keys: PrincipalKeys, pool: NIOThreadPool,
-    knownByteCountMax: Int = 64 << 20, now: @escaping @Sendable () -> Int64
+    home: FilesystemHome? = nil, volumes: (any VolumeSource)? = nil,
+    neighbours: FilesystemNeighbours = FilesystemNeighbours(), knownByteCountMax: Int = 64 << 20,
+    now: @escaping @Sendable () -> Int64
   ) async throws(FilesystemError) {
     self.identity = identity
     self.sectors = sectors
-    self.content = FileContent(sectors: sectors, workers: Workers(pool: pool))
+    self.volumes = VolumeTable(own: sectors, others: volumes)
+    self.neighbours = neighbours
+    self.content = FileContent(volumes: self.volumes, workers: Workers(pool: pool))
     self.signer = RecordSigner(key: keys.signing, chainDigest: identity.chainDigest, cache: sectors.signatures)
     self.agreementKey = keys.agreement
     self.inodes = InodeTable(byteCountMax: knownByteCountMax)
-    self.numbers = InodeNumbers(sectors: sectors)
+    self.numbers = InodeNumbers()
     self.now = now
+    if let home {
+      self.home = home
+      for cluster in home.above { self.volumes.note(cluster.generation, serving: cluster.path, cluster.fileID) }
+      return
+    }
     let record: InodeRecord?
     do {
       // As this member has it, which may be behind: its key is the same ever after, and the others need not be there.
@@ -58,12 +76,13 @@ package final class Filesystem: Sendable {
     guard let key = Self.openReadcap(of: record, identity: identity, agreementKey: keys.agreement) else {
       throw .noKey(.rootDirectory)
     }
-    self.rootKey = key
+    self.home = .root(key: key)
   }
 
-  var root: InodeState { self.inodes.state(.rootDirectory, type: .directory, key: self.rootKey) }
+  /// The directory that looking for paths begins at.
+  var root: InodeState { self.inodes.state(self.home.fileID, type: .directory, key: self.home.key) }
 
-  private static func openReadcap(
+  static func openReadcap(
     of record: InodeRecord, identity: Credential, agreementKey: AgreementKey
   ) -> FileKey? {
     let keyID = Digest32(sha256: agreementKey.publicKey.x963Representation)
@@ -85,8 +104,9 @@ package final class Filesystem: Sendable {
 
   /// The newest record of an inode, its signatures not verified.
   func storedRecord(_ file: FileID) async throws(FilesystemError) -> InodeRecord? {
-    do { return try await self.sectors.record(file) } catch {
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    let volume = try await self.volumes.volume(of: file)
+    do { return try await volume.record(file) } catch {
+      throw FilesystemError(error, sectorSize: volume.sectorSize)
     }
   }
 
@@ -94,11 +114,22 @@ package final class Filesystem: Sendable {
   func known(_ state: InodeState) async throws(FilesystemError) -> InodeState.Known? {
     guard let record = try await self.storedRecord(state.fileID) else { return nil }
     if let known = state.known(at: record.version) { return known }
-    do { try await self.sectors.verify(record) } catch {
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
-    }
+    try await self.verify(record)
     guard record.attributes.part.type == state.type else { throw .dataLoss(state.fileID, .record) }
     return self.inodes.update(state, to: record)
+  }
+
+  func verify(_ record: InodeRecord) async throws(FilesystemError) {
+    let volume = try await self.volumes.volume(of: record.fileID)
+    do { try await volume.verify(record) } catch { throw FilesystemError(error, sectorSize: volume.sectorSize) }
+  }
+
+  /// Keeps a version readable.
+  func keep(_ file: FileID, version: Version) async throws(FilesystemError) -> any KeptVersion {
+    let volume = try await self.volumes.volume(of: file)
+    do { return try await volume.keep(file, version: version) } catch {
+      throw FilesystemError(error, sectorSize: volume.sectorSize)
+    }
   }
 
   /// As `known`, with the entries of a directory; nil when it is gone.
@@ -132,11 +163,8 @@ package final class Filesystem: Sendable {
       throw .newerFormat(state.fileID, format: part.directoryFormat)
     }
     guard part.size <= RecordLimits.directoryByteCountMax else { throw .dataLoss(state.fileID, .entries) }
-    let pin: Pin
-    do { pin = try self.sectors.pin(state.fileID, version: known.record.version) } catch {
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
-    }
-    defer { withExtendedLifetime(pin) {} }
+    let kept = try await self.keep(state.fileID, version: known.record.version)
+    defer { withExtendedLifetime(kept) {} }
     var entries = DirectoryContent(sectorSize: part.sectorSize)
     var offset: UInt64 = 0
     while offset < part.size {
@@ -252,12 +280,20 @@ package final class Filesystem: Sendable {
     do throws(FilesystemError) { try await edit.open(directory) } catch {
       return error.isConflict ? .conflict : .done(requests.map { _ in .failure(error) })
     }
+    // It may be losing its name just now: then nothing is to be put into it.
+    do throws(FilesystemError) {
+      if try await !self.isFreeOfMark(directory, try edit.record(of: directory)) { return .conflict }
+    } catch {
+      return .done(requests.map { _ in .failure(error) })
+    }
     var outcomes: [Outcome] = []
     loop: for request in requests {
       let before = edit
       do throws(FilesystemError) {
         if let operation = request.operation {
-          if let result = try await self.result(of: operation.id, by: operation.principal) {
+          if let result = try await self.result(
+            of: operation.id, by: operation.principal, in: directory.fileID.generation)
+          {
             outcomes.append(.repeated(result))
             continue
           }
@@ -266,7 +302,7 @@ package final class Filesystem: Sendable {
         }
         let file = try await request.work(&edit)
         if let operation = request.operation {
-          edit.operations.append(.init(id: operation.id, result: Self.encode(file)))
+          edit.complete(operation.id, of: operation.principal, about: file)
         }
         outcomes.append(.about(file))
       } catch {
@@ -310,10 +346,20 @@ package final class Filesystem: Sendable {
   /// Commits an edit; nil when a conflict was met and nothing was done.
   func commit(_ edit: inout Edit) async throws(FilesystemError) -> [FileID: InodeRecord]? {
     let prepared: Edit.Prepared
-    do throws(FilesystemError) { prepared = try await edit.prepare() } catch {
+    do throws(FilesystemError) {
+      if edit.isCrossing { return try await self.commitCrossing(&edit) }
+      prepared = try await edit.prepare()
+    } catch {
       if error.isConflict { return nil }
       throw error
     }
+    return try await self.commit(prepared, of: edit)
+  }
+
+  /// Commits what was prepared, all of it in one generation; nil when a conflict was met and nothing was done.
+  func commit(
+    _ prepared: Edit.Prepared, of edit: Edit
+  ) async throws(FilesystemError) -> [FileID: InodeRecord]? {
     guard !prepared.commit.records.isEmpty || !prepared.commit.removals.isEmpty else { return [:] }
     for directory in prepared.directories {
       if let record = prepared.commit.records.first(where: { $0.fileID == directory.state.fileID }) {
@@ -321,10 +367,18 @@ package final class Filesystem: Sendable {
       }
     }
     defer { for directory in prepared.directories { directory.state.announce(nil) } }
+    guard let generation = prepared.commit.records.first?.fileID.generation ?? prepared.commit.removals.first?.generation
+    else { return [:] }
+    let volume = try await self.volumes.volume(of: generation)
     let outcome: CommitOutcome
-    do { outcome = try await self.sectors.perform(prepared.commit, by: self.identity) } catch {
+    do {
+      if generation != self.sectors.generation {
+        for (session, owner) in edit.sessions { try await self.volumes.adopt(session, of: owner, in: volume) }
+      }
+      outcome = try await volume.perform(prepared.commit, by: self.identity)
+    } catch {
       if case .conflict = error { return nil }
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+      throw FilesystemError(error, sectorSize: volume.sectorSize)
     }
     // An operation that was applied meanwhile: everything is judged anew.
     guard case .applied(let receipt) = outcome else { return nil }
@@ -343,10 +397,21 @@ package final class Filesystem: Sendable {
   // MARK: Operations
 
   /// The inode that an operation was about, if it was applied before.
-  func result(of operation: OperationID, by principal: TreePath) async throws(FilesystemError) -> FileID?? {
-    let bytes: [UInt8]?
+  ///
+  /// - Parameter generation: the one that it changes something in.
+  func result(
+    of operation: OperationID, by principal: TreePath, in generation: Generation
+  ) async throws(FilesystemError) -> FileID?? {
+    var bytes: [UInt8]?
     do { bytes = try await self.sectors.result(of: operation, by: principal) } catch {
       throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    }
+    if bytes == nil, generation != self.sectors.generation {
+      // Sessions are opened at this process's own cluster. Another one knows of a session once it has completed something.
+      let volume = try await self.volumes.volume(of: generation)
+      do { bytes = try await volume.result(of: operation, by: principal) } catch {
+        if error != .sessionUnknown { throw FilesystemError(error, sectorSize: volume.sectorSize) }
+      }
     }
     guard let bytes else { return nil }
     guard bytes.count == 16 else { return .some(nil) }

@@ -47,6 +47,10 @@ package enum FilesystemError: Error, Hashable, Sendable {
   case badCredential(String)
   /// This process has no key for the directory.
   case noKey(FileID)
+  /// Other processes answer for this path. Nothing was done.
+  case redirected(FilesystemRedirection)
+  /// This takes the processes of the directory above, and none is known.
+  case parentUnreachable
   /// The sector service refused.
   case sector(SectorError)
 
@@ -146,6 +150,13 @@ extension FilesystemError: StatusConvertible {
     case .noKey(let file):
       .init(
         .unavailable, "This process has no key for the directory.", reason: "NOT_SERVING", ["file": "\(file)"])
+    case .redirected(let redirection):
+      .init(
+        .failedPrecondition, "Other processes answer for this path.", reason: "REDIRECTED", redirection.metadata)
+    case .parentUnreachable:
+      .init(
+        .unavailable, "The processes of the directory above can not be reached.", reason: "PARENT_UNREACHABLE",
+        retryAfter: .seconds(1))
     case .sector(let error): error.status
     }
   }

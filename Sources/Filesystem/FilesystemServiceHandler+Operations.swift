@@ -25,6 +25,7 @@ extension FilesystemServiceHandler {
     return .with {
       $0.entries = page.entries.map(\.message)
       $0.nextCursor = Data(page.next)
+      $0.isStale = page.isStale
     }
   }
 

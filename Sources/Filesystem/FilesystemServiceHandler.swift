@@ -20,9 +20,11 @@ package struct FilesystemServiceHandler: Blocktree_V1_FilesystemService.SimpleSe
   package struct Introduction: Sendable {
     package let rootCertificate: [UInt8]
     /// Processes to start from, with "host:port" addresses.
-    package let startFrom: [(path: TreePath, addresses: [String])]
+    package let startFrom: @Sendable () -> [(path: TreePath, addresses: [String])]
 
-    package init(rootCertificate: [UInt8], startFrom: [(path: TreePath, addresses: [String])]) {
+    package init(
+      rootCertificate: [UInt8], startFrom: @escaping @Sendable () -> [(path: TreePath, addresses: [String])]
+    ) {
       self.rootCertificate = rootCertificate
       self.startFrom = startFrom
     }
@@ -136,7 +138,15 @@ package struct FilesystemServiceHandler: Blocktree_V1_FilesystemService.SimpleSe
       $0.joinPackage = .with { join in
         join.rootCertificate = Data(self.introduction.rootCertificate)
         join.credential = request.credential
-        join.startFrom = self.introduction.startFrom.map { process in
+        join.directory = admission.directory.message
+        join.above = self.filesystem.clustersAbove(admission.directory).map { cluster in
+          .with {
+            $0.generation = cluster.generation.rawValue
+            $0.path = cluster.path.description
+            $0.fileID = cluster.fileID.message
+          }
+        }
+        join.startFrom = self.introduction.startFrom().map { process in
           .with {
             $0.path = process.path.description
             $0.addresses = process.addresses
@@ -300,6 +310,6 @@ package struct FilesystemServiceHandler: Blocktree_V1_FilesystemService.SimpleSe
 extension Filesystem {
   /// Whether a credential stands in the tree, with this key.
   func isConfirmed(_ credential: Credential) -> Bool {
-    credential.keyID == self.identity.keyID || self.sectors.credentials.confirms(credential)
+    credential.keyID == self.identity.keyID || self.sectors.confirms(credential)
   }
 }

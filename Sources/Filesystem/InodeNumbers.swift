@@ -4,40 +4,38 @@ internal import Inodes
 internal import Sectors
 private import Synchronization
 
-/// Hands out inode numbers from blocks that the sector service gave. What is left of a block when the process ends
+/// Hands out inode numbers from blocks that the sector services gave. What is left of a block when the process ends
 /// stays unused.
 final class InodeNumbers: Sendable {
-  private let sectors: SectorGroup
-  private let block = Mutex<Range<UInt64>>(0..<0)
+  private let blocks = Mutex<[Generation: Range<UInt64>]>([:])
   private let refill = CombiningQueue<Never, Never>(batchCountMax: 1)
 
   private static let blockCount: UInt32 = 4_096
 
-  init(sectors: SectorGroup) { self.sectors = sectors }
-
-  func next() async throws(FilesystemError) -> FileID {
+  /// The next number of a volume's generation.
+  func next(in volume: any Volume) async throws(FilesystemError) -> FileID {
     while true {
-      if let number = self.take() {
-        return FileID(generation: self.sectors.generation, inode: InodeNumber(number))
+      if let number = self.take(volume.generation) {
+        return FileID(generation: volume.generation, inode: InodeNumber(number))
       }
       let result = await self.refill.alone { () async -> Result<Void, SectorError> in
-        if !self.block.withLock({ $0.isEmpty }) { return .success(()) }
+        if self.blocks.withLock({ $0[volume.generation]?.isEmpty == false }) { return .success(()) }
         do throws(SectorError) {
-          let first = try await self.sectors.allocateInodes(Self.blockCount)
-          self.block.withLock { $0 = first..<first + UInt64(Self.blockCount) }
+          let first = try await volume.allocateInodes(Self.blockCount)
+          self.blocks.withLock { $0[volume.generation] = first..<first + UInt64(Self.blockCount) }
           return .success(())
         } catch {
           return .failure(error)
         }
       }
-      do { try result.get() } catch { throw FilesystemError(error, sectorSize: self.sectors.sectorSize) }
+      do { try result.get() } catch { throw FilesystemError(error, sectorSize: volume.sectorSize) }
     }
   }
 
-  private func take() -> UInt64? {
-    self.block.withLock { block in
-      guard let first = block.first else { return nil }
-      block = first + 1..<block.upperBound
+  private func take(_ generation: Generation) -> UInt64? {
+    self.blocks.withLock { blocks in
+      guard let block = blocks[generation], let first = block.first else { return nil }
+      blocks[generation] = first + 1..<block.upperBound
       return first
     }
   }

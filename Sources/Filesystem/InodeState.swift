@@ -55,6 +55,9 @@ final class InodeState: Sendable {
     self.kept.withLock { $0?.record.version == version ? $0 : nil }
   }
 
+  /// What is known of the newest version that was ever seen; nil if that is nothing, or was forgotten.
+  var lastKnown: Known? { self.kept.withLock { $0 } }
+
   /// Keeps what is known, unless as much is known of this version or a newer one already; answers whether it did.
   fileprivate func keep(_ new: Known) -> Bool {
     self.kept.withLock { kept in

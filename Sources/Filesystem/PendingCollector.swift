@@ -18,8 +18,8 @@ extension Filesystem {
     var removed = 0
     for inode in inodes {
       let file = FileID(generation: self.sectors.generation, inode: InodeNumber(inode))
-      guard let record = try await self.storedRecord(file), record.links.part.pending != nil,
-        record.links.part.count == 0
+      guard let record = try await self.storedRecord(file), let mark = record.links.part.pending,
+        record.links.part.count == 0, mark.directory.generation == self.sectors.generation
       else { continue }
       var edit = Edit(self, caller: .principal(self.identity.path))
       var draft = Edit.Draft(record)
@@ -28,5 +28,33 @@ extension Filesystem {
       if try await self.commit(&edit) != nil { removed += 1 }
     }
     return removed
+  }
+
+  /// Settles what steps over two clusters have left behind: inodes whose mark is older than somebody takes for a step.
+  ///
+  /// - Parameter age: nanoseconds.
+  /// - Returns: how many were settled.
+  package func settleMarks(olderThan age: Int64) async throws(FilesystemError) -> Int {
+    let inodes: [UInt64]
+    do { inodes = try self.sectors.store.inodes(flag: .pending) } catch {
+      throw .sector(SectorError(error, generation: self.sectors.generation))
+    }
+    var settled = 0
+    for inode in inodes {
+      let file = FileID(generation: self.sectors.generation, inode: InodeNumber(inode))
+      guard let mark = try await self.storedRecord(file)?.links.part.pending,
+        mark.directory.generation != self.sectors.generation, mark.since <= self.now() - age,
+        let directory = self.crossing.directory(mark.directory, home: self.root)
+      else { continue }
+      for _ in 0..<Self.attemptsMax {
+        switch try await self.settle(file, in: directory, mayCondemn: true) {
+        case .done: settled += 1
+        case .waits: break
+        case .conflict: continue
+        }
+        break
+      }
+    }
+    return settled
   }
 }

@@ -46,6 +46,14 @@ package struct FileID: Hashable, Sendable, Comparable, CustomStringConvertible {
   /// "generation:inode", as logs and error details show it.
   package var description: String { "\(self.generation):\(self.inode)" }
 
+  /// Takes what `description` gave; nil for anything else.
+  package init?(text: String) {
+    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+    guard parts.count == 2, let generation = UInt64(parts[0]), let inode = UInt64(parts[1]), generation > 0, inode > 0
+    else { return nil }
+    self.init(generation: Generation(generation), inode: InodeNumber(inode))
+  }
+
   package static func < (left: Self, right: Self) -> Bool {
     (left.generation, left.inode) < (right.generation, right.inode)
   }

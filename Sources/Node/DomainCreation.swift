@@ -23,16 +23,19 @@ package struct DomainCreation: Sendable {
   package var processName: String
   package var userName: String
   package var sectorSize: Int
+  /// The domain's name in DNS, for the person's profile.
+  package var dns: String?
 
   package init(
     listen: ListenAddress, advertise: NetworkAddress? = nil, processName: String = "node1", userName: String = "owner",
-    sectorSize: Int = 4_096
+    sectorSize: Int = 4_096, dns: String? = nil
   ) {
     self.listen = listen
     self.advertise = advertise
     self.processName = processName
     self.userName = userName
     self.sectorSize = sectorSize
+    self.dns = dns
   }
 
   /// What was made.
@@ -125,6 +128,11 @@ package struct DomainCreation: Sendable {
       at: directory.profile, root: root.root, credential: person.file.chain, keys: person.keys,
       authority: Profile.Authority(chain: chain, keys: keys), path: person.path,
       processes: [Profile.Process(path: process.description, addresses: ["\(address)"])])
+    guard let dns else { return }
+    do { try Profile.setDNS(dns, in: directory.profile) } catch {
+      if case .malformed = error.problem { throw NodeError.setting("dns", expected: "a name of DNS") }
+      throw error
+    }
   }
 
   private func makeStore(

@@ -105,6 +105,17 @@ package struct Enrollment: Sendable {
     description.startFrom = Dictionary(
       package.processes.map { ("\($0.path)", NodeDescription.Process(path: $0.path, addresses: $0.addresses)) },
       uniquingKeysWith: { first, _ in first })
+    description.directory = package.directory.map { "\($0)" } ?? description.directory
+    if !package.above.isEmpty {
+      description.above = Dictionary(
+        package.above.map { served in
+          (
+            "\(served.generation)",
+            .init(
+              generation: served.generation.rawValue, path: served.path.description, file: "\(served.fileID)")
+          )
+        }, uniquingKeysWith: { first, _ in first })
+    }
     let readcaps = try self.readcaps(package, keys: keys, path: identity.credential.path)
     description.readcaps = Dictionary(readcaps.map { ($0.file, $0) }, uniquingKeysWith: { first, _ in first })
     try OwnerFiles.write(Array(package.root.pemRepresentation.utf8), to: self.directory.rootCertificate)

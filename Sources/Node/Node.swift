@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import BlocktreeSchema
+internal import Discovery
 internal import Filesystem
 internal import GRPCCore
 internal import Inodes
@@ -21,7 +22,7 @@ internal import UnixSignals
 /// both, with health and reflection, until it is told to stop.
 package struct Node: Sendable {
   let directory: NodeDirectory
-  private let configuration: NodeConfiguration
+  let configuration: NodeConfiguration
   let logger: Logger
   /// The store's files; another layer in tests.
   private let files: any FileLayer
@@ -72,33 +73,29 @@ package struct Node: Sendable {
 
   private func run(until end: NodeEnd, _ whenReady: @escaping @Sendable (Readiness) -> Void) async throws {
     let identity = try self.directory.identity(at: WallClock.date())
-    let generation = try self.generation(identity)
+    let description = try NodeDescription(readingFrom: self.directory.description)
+    guard identity.file.services.contains(.sector) else { throw NodeError.notFirstMember(identity.credential.path) }
+    let home = try NodeHome(description, of: identity.credential.path)
     let pool = NIOThreadPool(numberOfThreads: Self.workerCount)
     pool.start()
     let eventLoops = MultiThreadedEventLoopGroup(numberOfThreads: self.configuration.threads)
     let result: Result<Void, any Error>
     let (metrics, start) = (NodeMetrics.makeRegistry(), NodeMetrics.Start())
     do {
-      let place = StorePlace(self.directory.store(generation: generation.rawValue), files: self.files)
-      while end.beginAgain() {
-        try place.settle()
+      let network = try NodeNetwork(
+        identity, startingFrom: description, group: eventLoops.next(),
+        limits: MemberLimits.transport(self.configuration.limits))
+      try await network.running {
+        let generation = try await self.generation(identity, home, description, network, pool, end)
+        guard let generation else { return }
+        let place = StorePlace(self.directory.store(generation: generation.rawValue), files: self.files)
         let surroundings = Surroundings(
-          identity: identity, generation: generation, place: place,
+          identity: identity, generation: generation, home: home, network: network, place: place,
           warrants: WarrantFile(
             path: self.directory.warrant(generation: generation.rawValue), root: identity.root,
             generation: generation.rawValue), pool: pool, eventLoops: eventLoops, end: end, metrics: metrics,
           start: start)
-        do {
-          if place.hasStore {
-            try await self.serve(surroundings, whenReady)
-          } else {
-            try await self.join(surroundings)
-          }
-        } catch {
-          try await self.outlive(error, surroundings)
-        }
-        if end.reason == .storeDamaged { try self.setAside(place) }
-        if end.reason == nil || Task.isCancelled { break }
+        try await self.serve(again: surroundings, whenReady)
       }
       result = .success(())
     } catch {
@@ -109,17 +106,58 @@ package struct Node: Sendable {
     try result.get()
   }
 
-  /// The sector cluster that this process belongs to.
-  private func generation(_ identity: NodeDirectory.Identity) throws -> Generation {
-    if let number = try NodeDescription(readingFrom: self.directory.description).generation {
-      return Generation(number)
+  /// Serves, or joins, again and again until the end is near.
+  private func serve(
+    again surroundings: Surroundings, _ whenReady: @escaping @Sendable (Readiness) -> Void
+  ) async throws {
+    let (place, end) = (surroundings.place, surroundings.end)
+    while end.beginAgain() {
+      try place.settle()
+      do {
+        if place.hasStore {
+          try await self.serve(surroundings, whenReady)
+        } else {
+          try await self.join(surroundings)
+        }
+      } catch {
+        try await self.outlive(error, surroundings)
+      }
+      if end.reason == .storeDamaged { try self.setAside(place) }
+      if end.reason == nil || Task.isCancelled { break }
     }
-    // The root directory's cluster is the first one's.
-    guard identity.credential.path.parent == .root, identity.file.services.contains(.sector) else {
-      throw NodeError.notFirstMember(identity.credential.path)
-    }
-    return .root
   }
+
+  /// The sector cluster that this process belongs to; nil when the node is to stop before that is known.
+  private func generation(
+    _ identity: NodeDirectory.Identity, _ home: NodeHome?, _ description: NodeDescription, _ network: NodeNetwork,
+    _ pool: NIOThreadPool, _ end: NodeEnd
+  ) async throws -> Generation? {
+    if let number = description.generation { return Generation(number) }
+    // The root directory's cluster is the first one's.
+    guard let home else { return .root }
+    let verifier = ChainVerifier(root: identity.root)
+    let claim = GenerationClaim(
+      directory: self.directory, identity: identity,
+      above: ClusterAbove(home: home, volumes: network.volumes, verifier: verifier), pool: pool, files: self.files,
+      logger: self.logger)
+    return try await end.unlessRequested {
+      var lastError = ""
+      while true {
+        do { return try await claim.settle() } catch let error as SectorError {
+          // It, or this process's own credential, may not be there yet.
+          if lastError != "\(error)" {
+            lastError = "\(error)"
+            self.logger.notice(
+              "the cluster above does not say which cluster serves the directory: waiting for it",
+              metadata: ["directory": "\(home.path)", "error": "\(error)"])
+          }
+        }
+        try await Task.sleep(for: Self.claimInterval)
+      }
+    }
+  }
+
+  private static let claimInterval = Duration.seconds(1)
 
   // MARK: A damaged store
 
@@ -191,6 +229,9 @@ package struct Node: Sendable {
   struct Surroundings: Sendable {
     let identity: NodeDirectory.Identity
     let generation: Generation
+    /// Nil for a process of the root directory.
+    let home: NodeHome?
+    let network: NodeNetwork
     let place: StorePlace
     let warrants: WarrantFile
     let pool: NIOThreadPool
@@ -243,7 +284,9 @@ package struct Node: Sendable {
   /// What answers calls.
   private struct Parts {
     let sectors: SectorGroup
-    let filesystem: Filesystem
+    /// Nil when this process was not given the key of its directory.
+    let filesystem: Filesystem?
+    let above: ClusterAbove?
     let connections: MemberConnections
     let lives: LifeGuard
     let dialer: Dialer
@@ -280,8 +323,35 @@ package struct Node: Sendable {
       self.logger.error(
         "a credential file is damaged: whoever it belongs to can not connect", metadata: ["file": "\(file)"])
     }
+    surroundings.network.known.credentials = sectors.credentials
+    let filesystem = try await self.makeFilesystem(sectors, surroundings)
+    return Parts(
+      sectors: sectors, filesystem: filesystem,
+      above: surroundings.home.map {
+        ClusterAbove(home: $0, volumes: surroundings.network.volumes, verifier: sectors.verifier)
+      }, connections: connections, lives: lives, dialer: dialer, inbox: inbox,
+      healer: healer)
+  }
+
+  private func makeFilesystem(
+    _ sectors: SectorGroup, _ surroundings: Surroundings
+  ) async throws -> Filesystem? {
+    let identity = surroundings.identity
+    guard identity.file.services.contains(.filesystem) else { return nil }
+    var home: FilesystemHome?
+    if let place = surroundings.home {
+      home = place.filesystem(try NodeDescription(readingFrom: self.directory.description), identity)
+      if home == nil {
+        self.logger.error("this process has the filesystem mark, but not the key of its directory: certify it anew")
+        return nil
+      }
+    }
+    let network = surroundings.network
+    let above = surroundings.home?.above.last?.path
     let filesystem = try await Filesystem(
-      sectors: sectors, identity: identity.credential, keys: identity.keys, pool: surroundings.pool,
+      sectors: sectors, identity: identity.credential, keys: identity.keys, pool: surroundings.pool, home: home,
+      volumes: network.volumes,
+      neighbours: FilesystemNeighbours(above: { above.flatMap { network.known.redirection(to: $0) } }),
       now: WallClock.nanoseconds)
     // Where there are others, they may just be uploading.
     if sectors.replica.status.membership.members == [sectors.replica.member] {
@@ -290,9 +360,7 @@ package struct Node: Sendable {
         self.logger.info("removed unfinished files of the last run", metadata: ["count": "\(removed)"])
       }
     }
-    return Parts(
-      sectors: sectors, filesystem: filesystem, connections: connections, lives: lives, dialer: dialer, inbox: inbox,
-      healer: healer)
+    return filesystem
   }
 
   private func dialer(_ surroundings: Surroundings) throws -> Dialer {
@@ -328,20 +396,26 @@ package struct Node: Sendable {
       warrants: surroundings.warrants, health: health, end: surroundings.end, logger: self.logger)
     let parts = try await self.makeParts(store, surroundings, lifeEnd)
     let scrub = self.scrubKeeper(parts, surroundings)
+    let discovery = NodeDiscovery(
+      parts.sectors, parts.filesystem, surroundings.network, above: surroundings.home?.above.last?.path)
     let own = identity.credential.keyID
     let credentials = parts.sectors.credentials
     let security = try TransportSecurity(
       root: identity.root,
       identity: TransportSecurity.Identity(chain: identity.credential.chain, key: identity.keys.signing),
       // Whoever has no credential in the tree, or not any more, gets no connection.
-      admits: { $0.keyID == own || credentials.confirms($0) })
+      // Whose is stored elsewhere is asked for with the first call.
+      admits: { [sectors = parts.sectors] in
+        $0.keyID == own || credentials.confirms($0) || !sectors.isStoredHere($0.path)
+      })
     let transport = try NodeServerTransport(
       security: security, listeningOn: [self.configuration.listen], group: surroundings.eventLoops,
       limits: self.configuration.limits, logger: self.logger)
     let server = GRPCServer(
-      transport: transport, services: try self.handlers(parts, surroundings, health, lifeEnd, scrub),
+      transport: transport, services: try self.handlers(parts, surroundings, health, lifeEnd, scrub, discovery),
       interceptors: Self.life(parts.sectors) + [
         CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger),
+        GuestInterceptor(group: parts.sectors, lookup: discovery.lookup),
       ])
     var services: [any ServiceLifecycle.Service] = [
       StoreKeeper(store: store, replica: parts.sectors.replica, health: health, logger: self.logger)
@@ -349,9 +423,11 @@ package struct Node: Sendable {
     services += self.metricsServices(surroundings, transport, group: parts.sectors, scrub: scrub)
     services += [
       MemberTraffic(connections: parts.connections),
+      DiscoveryTraffic(discovery: discovery),
       CertificateWatch(credential: identity.credential, logger: self.logger),
       RevocationWatch(
-        connections: transport.connections, credentials: credentials, own: own, logger: self.logger),
+        connections: transport.connections, rule: RevocationRule(group: parts.sectors, lookup: discovery.lookup),
+        logger: self.logger),
       Serving(
         server: server, transport: transport, health: health, listen: self.configuration.listen,
         process: identity.credential.domainPath, logger: self.logger,
@@ -364,6 +440,16 @@ package struct Node: Sendable {
         group: parts.sectors, connections: parts.connections, lives: parts.lives, dialer: parts.dialer,
         members: MemberList(self.directory, logger: self.logger), logger: self.logger),
       scrub,
+    ]
+    if let above = parts.above {
+      services.append(MemberCredentials(group: parts.sectors, above: above, logger: self.logger))
+      services.append(AboveWatch(above: above, network: surroundings.network, filesystem: parts.filesystem))
+    }
+    if let filesystem = parts.filesystem {
+      services.append(MarkKeeper(group: parts.sectors, filesystem: filesystem, logger: self.logger))
+    }
+    services += [
+      try self.addressPublisher(surroundings, transport, group: parts.sectors),
       LeadershipHandover(replica: parts.sectors.replica),
     ]
     return services
@@ -375,20 +461,27 @@ package struct Node: Sendable {
   }
 
   private func handlers(
-    _ parts: Parts, _ surroundings: Surroundings, _ health: HealthState, _ lifeEnd: LifeEnd, _ scrub: ScrubKeeper
+    _ parts: Parts, _ surroundings: Surroundings, _ health: HealthState, _ lifeEnd: LifeEnd, _ scrub: ScrubKeeper,
+    _ discovery: NodeDiscovery
   ) throws -> [any RegistrableRPCService] {
     let identity = surroundings.identity
-    let hosted = [Blocktree_V1_SectorService.descriptor, Blocktree_V1_FilesystemService.descriptor]
+    let hosted = [Blocktree_V1_SectorService.descriptor, Blocktree_V1_DiscoveryService.descriptor]
       .map(\.fullyQualifiedService)
+      + (parts.filesystem == nil ? [] : [Blocktree_V1_FilesystemService.descriptor.fullyQualifiedService])
     let own = [Grpc_Health_V1_Health.descriptor, Grpc_Reflection_V1_ServerReflection.descriptor]
       .map(\.fullyQualifiedService)
     let addresses = self.configuration.advertise ?? identity.file.addresses
     let introduction = FilesystemServiceHandler.Introduction(
       rootCertificate: identity.root.der,
-      startFrom: [(path: identity.credential.path, addresses: addresses.map(\.description))])
-    return [
+      startFrom: { [known = surroundings.network.known, home = surroundings.home?.path ?? .root] in
+        // What is published holds, wherever the process was when it was certified.
+        let published = known.credentials?.entry(identity.credential.path)?.credential.addresses?.addresses.addresses
+        return known.startingPoints(home: home, own: (identity.credential.path, published ?? addresses))
+      })
+    let filesystem = parts.filesystem.map { FilesystemServiceHandler($0, introduction: introduction) }
+    return (filesystem.map { [$0] } ?? []) + [
       SectorServiceHandler(parts.sectors),
-      FilesystemServiceHandler(parts.filesystem, introduction: introduction),
+      discovery.handler,
       HealthService(state: health, services: Set(hosted)),
       ReflectionService(index: try SchemaIndex(SchemaDescriptors.fileSet), services: (hosted + own).sorted()),
     ] + self.memberServices(parts, surroundings, lifeEnd, scrub)
@@ -516,7 +609,7 @@ package struct Node: Sendable {
         Serving(
           server: server, transport: transport, health: health, listen: self.configuration.listen,
           process: identity.credential.domainPath, logger: self.logger, whenReady: { _ in }),
-        EndWatch(end: surroundings.end),
+        try self.addressPublisher(surroundings, transport, group: nil), EndWatch(end: surroundings.end),
       ])
   }
 

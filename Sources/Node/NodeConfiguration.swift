@@ -19,7 +19,8 @@ package struct NodeConfiguration: Sendable {
 
   /// `listen`: where to listen; port 0 for any free port.
   package var listen: ListenAddress
-  /// `advertise`: what new processes are told to dial; nil for what stands in the credential.
+  /// `advertise`: what others are told to dial; nil for what the process listens on. It stands in the process's credential
+  /// file soon after it has started.
   package var advertise: [NetworkAddress]?
   /// `log.level`: trace, debug, info, notice, warning, error or critical.
   package var logLevel = Logger.Level.info

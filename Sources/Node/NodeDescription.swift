@@ -23,12 +23,20 @@ struct NodeDescription: Codable, Hashable, Sendable {
     var sealedKey: Data
   }
 
+  /// A directory with a cluster of its own.
+  struct Served: Codable, Hashable, Sendable {
+    var generation: UInt64
+    var path: String
+    /// `generation:inode`.
+    var file: String
+  }
+
   var version = NodeDescription.currentVersion
   /// Where the node listens unless it is told otherwise, `host:port`.
   var listen: String
   /// What others are told to dial, `host:port`.
   var advertise: [String]
-  /// The generation whose first and only member this is; nil for a process that joined a domain.
+  /// The generation that this process belongs to; nil for a process that joined the root's cluster, or does not know yet.
   var generation: UInt64?
   /// Bytes in a sector of that generation.
   var sectorSize: Int?
@@ -38,6 +46,14 @@ struct NodeDescription: Codable, Hashable, Sendable {
   var startFrom: [String: Process]?
   /// By the directory's file id.
   var readcaps: [String: SealedKey]?
+  /// The directory that the credential lies in, `generation:inode`.
+  var directory: String?
+  /// The clusters above, by their generations.
+  var above: [String: Served]?
+  /// What this process asks for a generation by: 16 random bytes.
+  var claim: Data?
+  /// The generation that it was given, until the directory says which one serves it.
+  var claimedGeneration: UInt64?
 
   private struct VersionOnly: Decodable {
     var version: Int

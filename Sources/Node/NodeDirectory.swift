@@ -12,7 +12,7 @@ internal import Trust
 /// | `key.pem` | this process's keys |
 /// | `credential` | this process's credential file |
 /// | `node.json` | what the node is, and settings |
-/// | `generation-1` | the store of the sectors |
+/// | `generation-1` | the store of the sectors; of another generation, its number |
 /// | `warrant-1` | the latest warrant of recovery that it knows of, once there was one |
 /// | `members.json` | the other members of the cluster, for when the store can not tell |
 /// | `scrub.json` | how far the store was verified |

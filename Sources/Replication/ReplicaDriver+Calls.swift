@@ -10,9 +10,12 @@ extension ReplicaDriver {
   /// Puts a change into the log, if this member leads. The order of calls is the order of the log, and of application.
   /// It leaves with the next ``flush()``. Short and without waiting.
   ///
-  /// - Throws: `notLeader`, `queueFull`, `noSpace`, `invalidChange`, `closed`, with nothing done.
+  /// - Parameter term: the only term that it may be proposed in, for what was decided by what is known in that one; nil:
+  ///   whichever.
+  /// - Throws: `notLeader`, `leadershipLost` in another term, `queueFull`, `noSpace`, `invalidChange`, `closed`, with
+  ///   nothing done.
   /// - Returns: what says when the change is durable on a majority and applied here, or why nothing of it was done.
-  package func propose(_ change: Change) throws(StoreError) -> PendingChange {
+  package func propose(_ change: Change, term: UInt64? = nil) throws(StoreError) -> PendingChange {
     try change.check(self.store.configuration)
     let pending = PendingChange()
     let byteCount = change.byteCount
@@ -21,6 +24,7 @@ extension ReplicaDriver {
     let hasRoom = blockBytes == 0 || self.store.hasRoom(for: blockBytes + self.state.withLock { $0.payloads.byteCount })
     let refusal = self.state.withLock { state -> Refusal? in
       guard !state.isStopped else { return Refusal(.closed) }
+      if let term, state.replica.hardState.term.rawValue != term { return Refusal(.leadershipLost) }
       if !hasRoom, state.replica.role == .leader { return self.refuseForWantOfRoom(&state) }
       state.lastProposal += 1
       let id = ProposalID(state.lastProposal)

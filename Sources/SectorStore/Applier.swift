@@ -105,6 +105,7 @@ struct Applier: Sendable {
       }
       var result: Result<Void, StoreError> = .success(())
       var records: [RecordChange] = []
+      var facts: [Change.Fact] = []
       switch entry.content {
       case .noop:
         self.live.state.withLock {
@@ -121,6 +122,7 @@ struct Applier: Sendable {
           let effects = try self.effects(of: body, entry)
           self.live.state.withLock { $0.apply(effects) }
           records = body.records
+          facts = body.facts
           if body.concernsMembers { applied.concernsMembers = true }
         } catch {
           switch error {
@@ -137,7 +139,8 @@ struct Applier: Sendable {
         }
       }
       if let pending = entry.pending { applied.pending.append((pending, result.map { entry.index })) }
-      applied.entries.append(AppliedEntry(index: entry.index, term: entry.term, result: result, records: records))
+      applied.entries.append(
+        AppliedEntry(index: entry.index, term: entry.term, result: result, records: records, facts: facts))
       self.start += 1
     }
     if self.start == self.tail.count {

@@ -41,6 +41,8 @@ package struct AppliedEntry: Sendable {
   package let result: Result<Void, StoreError>
   /// The changes of records that it made.
   package let records: [RecordChange]
+  /// The facts that it has set.
+  package let facts: [Change.Fact]
 }
 
 /// Whoever decides what stands in the log: the consensus of a group. Calls must not wait. ``applied(_:)`` comes on any

@@ -22,6 +22,16 @@ package struct BlockRange: Sendable {
   }
 }
 
+extension BlockRange {
+  /// Blocks that another process has sent.
+  ///
+  /// - Returns: nil when the bytes are not so many blocks.
+  package init?(first: UInt64, blockSize: Int, version: UInt64, received bytes: [UInt8], isHole: [Bool]) {
+    guard blockSize > 0, bytes.count == isHole.count * blockSize else { return nil }
+    (self.first, self.blockSize, self.version, self.bytes, self.isHole) = (first, blockSize, version, bytes, isHole)
+  }
+}
+
 /// Keeps a version of an inode readable until it is released or let go.
 package final class Pin: Sendable {
   package let inode: UInt64
@@ -106,6 +116,12 @@ extension SectorStore {
   package func fact(_ key: String) throws(StoreError) -> [UInt8]? {
     try self.live.check()
     return self.live.state.withLock { $0.facts[key] }
+  }
+
+  /// The facts whose names begin like this.
+  package func facts(prefix: String) throws(StoreError) -> [String: [UInt8]] {
+    try self.live.check()
+    return self.live.state.withLock { state in state.facts.filter { $0.key.hasPrefix(prefix) } }
   }
 
   // MARK: Pins

@@ -16,7 +16,16 @@ extension Commit {
   package init(_ message: Blocktree_V1_CommitRequest, sectorSize: Int) throws(SectorError) {
     try Self.checkCounts(message)
     self.init()
-    if message.hasOperation {
+    if !message.completed.isEmpty {
+      guard !message.hasOperation else { throw .invalid(field: "completed") }
+      self.isForOthers = true
+      for completed in message.completed {
+        self.operations.append(
+          Operation(
+            id: try OperationID(schema: completed.operation, field: "completed"), result: Array(completed.result)))
+      }
+      guard Set(self.operations.map(\.id)).count == self.operations.count else { throw .invalid(field: "completed") }
+    } else if message.hasOperation {
       self.operations = [
         Operation(id: try OperationID(schema: message.operation, field: "operation"), result: [])
       ]
@@ -61,12 +70,104 @@ extension Commit {
       ("blocks", message.blocks.count, SectorLimits.commitRecordsMax),
       ("blocks", byteCount, SectorLimits.commitByteCountMax),
       ("chains", message.chains.count, SectorLimits.chainsMax),
+      ("completed", message.completed.count, SectorLimits.completedMax),
+      (
+        "completed", message.completed.map(\.result.count).max() ?? 0,
+        SectorLimits.completedResultByteCountMax
+      ),
     ]
     for (what, found, limit) in limits where found > limit { throw .tooLarge(what, limit: limit, found: found) }
   }
 }
 
+extension Blocktree_V1_CommitRequest {
+  /// The request of a filesystem service for a commit at another cluster; its operations are those that the commit
+  /// completes for others.
+  package init(_ commit: Commit) {
+    self.init()
+    self.conditions = commit.conditions.map { condition in
+      .with {
+        $0.fileID = condition.fileID.message
+        $0.version = condition.version.rawValue
+        if let digest = condition.acceptanceDigest { $0.acceptanceDigest = Data(digest.bytes) }
+      }
+    }
+    self.records = commit.records.map(\.message)
+    self.blocks = commit.blocks.sorted { $0.key < $1.key }.map { file, blocks in
+      .with {
+        $0.fileID = file.message
+        $0.blocks = blocks.messages
+      }
+    }
+    self.removals = commit.removals.map(\.message)
+    self.chains = commit.chains.map { chain in .with { $0.certificates = chain.certificates.map { Data($0) } } }
+    self.completed = commit.operations.map { operation in
+      .with {
+        $0.operation = operation.id.message
+        $0.result = Data(operation.result)
+      }
+    }
+  }
+}
+
+extension CommitOutcome {
+  /// What another cluster has answered to a commit. Nothing of it is verified: the acceptances are, with the records,
+  /// by whoever reads these. The result of an operation that had been applied before is not in it: `FindOperation`
+  /// tells.
+  ///
+  /// - Throws: `invalid` when the answer does not fit the commit.
+  package init(_ message: Blocktree_V1_CommitResponse, to commit: Commit) throws(SectorError) {
+    if message.repeatedAnswer {
+      self = .repeated([])
+      return
+    }
+    guard message.acceptances.count == commit.records.count else { throw .invalid(field: "acceptances") }
+    var records = commit.records
+    var digests: [UInt8] = []
+    for (index, acceptance) in message.acceptances.enumerated() {
+      do throws(RecordError) { records[index].acceptance = try Acceptance(acceptance) } catch {
+        throw .invalid(field: "acceptances")
+      }
+      digests += records[index].acceptanceDigest.bytes
+    }
+    var members: [TreePath] = []
+    for member in message.receipt.members {
+      guard let path = try? TreePath(parsing: member) else { throw .invalid(field: "receipt.members") }
+      members.append(path)
+    }
+    self = .applied(
+      CommitReceipt(
+        records: records, logIndex: message.logIndex, members: members,
+        acceptancesDigest: Digest32(sha256: digests)))
+  }
+}
+
 extension Commit.Blocks {
+  /// In order: sectors, then the levels of the tree.
+  fileprivate var messages: [Blocktree_V1_Block] {
+    var messages: [Blocktree_V1_Block] = []
+    for run in self.runs where !run.digests.isEmpty {
+      let sectorSize = run.bytes.count / run.digests.count
+      for number in run.digests.indices {
+        let start = run.bytes.startIndex + number * sectorSize
+        messages.append(
+          .with {
+            $0.index = run.start + UInt64(number)
+            $0.bytes = Data(run.bytes[start..<start + sectorSize])
+          })
+      }
+    }
+    for (key, bytes) in self.nodes.sorted(by: { $0.key < $1.key }) {
+      messages.append(
+        .with {
+          $0.level = UInt32(key.level)
+          $0.index = key.index
+          $0.bytes = Data(bytes)
+        })
+    }
+    return messages
+  }
+
   /// Neighbouring sectors become one run.
   init(_ messages: [Blocktree_V1_Block], sectorSize: Int) throws(SectorError) {
     self.init()

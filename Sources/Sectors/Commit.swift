@@ -18,6 +18,8 @@ package struct Commit: Sendable {
   package var chains: [CertificateChain] = []
   /// What this commit completes, so that a repetition is answered and not applied again.
   package var operations: [Operation] = []
+  /// Whether the operations are of others, for whom a filesystem service acts: nobody else may say so.
+  package var isForOthers = false
 
   package init() {}
 
@@ -132,6 +134,18 @@ package enum SectorLimits {
   package static let chainsMax = 64
   /// Inode numbers in one allocation.
   package static let allocationMax: UInt32 = 65_536
+  /// Credential files that lie directly in a delegated directory, and of which its cluster keeps copies.
+  package static let memberCredentialsMax = 512
+  /// Bytes of these together.
+  package static let memberCredentialsByteCountMax = 2 << 20
+  /// Bytes of what a process claims a generation with.
+  package static let claimByteCount = 16
+  /// Generations that one process may claim.
+  package static let claimsMax: UInt64 = 64
+  /// Operations that one commit of a filesystem service may complete from elsewhere.
+  package static let completedMax = 64
+  /// Bytes of what is remembered with each of them.
+  package static let completedResultByteCountMax = 64
   /// Ancestors that are followed to find out whether one inode lies below another.
   package static let ancestorsMax = 1_024
 }

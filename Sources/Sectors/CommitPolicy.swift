@@ -19,6 +19,10 @@ struct CommitPolicy {
 
   private let committer: TreePath
   private let role: Role
+  /// The directory that the cluster serves.
+  private let home: FileID
+  /// The directory that the committer lies in, if it is a process with the sector mark by what is stored.
+  private let hostDirectory: FileID?
   private let sectorSize: Int
   private let writable: [FileID: WritableDirectory]
 
@@ -29,10 +33,19 @@ struct CommitPolicy {
     let isSticky: Bool
   }
 
-  /// - Parameter writable: the directories concerned for which the committer has write permission.
-  init(committer: TreePath, role: Role, sectorSize: Int, writable: [FileID: WritableDirectory]) {
+  /// - Parameters:
+  ///   - home: the directory that the cluster serves.
+  ///   - hostDirectory: the directory that the committer lies in, if it is a process with the sector mark by what is
+  ///     stored.
+  ///   - writable: the directories concerned for which the committer has write permission.
+  init(
+    committer: TreePath, role: Role, home: FileID, hostDirectory: FileID?, sectorSize: Int,
+    writable: [FileID: WritableDirectory]
+  ) {
     self.committer = committer
     self.role = role
+    self.home = home
+    self.hostDirectory = hostDirectory
     self.sectorSize = sectorSize
     self.writable = writable
   }
@@ -48,7 +61,7 @@ struct CommitPolicy {
   var isFilesystem: Bool { self.role == .filesystem }
 
   /// Which parts of a record a commit changes.
-  struct ChangedParts: Equatable {
+  struct ChangedParts: Equatable, Sendable {
     var content = false
     var attributes = false
     var links = false
@@ -73,6 +86,7 @@ struct CommitPolicy {
       throw .invalidRecord(file, .contradiction("sector_size"))
     }
     try Self.checkPlace(of: new)
+    try self.checkDirectories(of: new)
     if let old {
       guard old.attributes.part.type == new.attributes.part.type else {
         throw .invalidRecord(file, .contradiction("type"))
@@ -92,7 +106,8 @@ struct CommitPolicy {
       if let served = old.attributes.part.servedByGeneration, served != new.attributes.part.servedByGeneration {
         throw .invalidRecord(file, .contradiction("served_by_generation"))
       }
-      if old.links.part.pending?.isCondemned == true, changed.links {
+      // Whoever finds it named after all takes the mark away as a whole.
+      if old.links.part.pending?.isCondemned == true, changed.links, new.links.part.pending != nil {
         throw .invalidRecord(file, .contradiction("pending"))
       }
     }
@@ -140,8 +155,46 @@ struct CommitPolicy {
     }
   }
 
+  /// Of other generations' directories, only the home holds names for what is stored here. Which, the cluster that
+  /// stores it can not see; and the credential files in it are that cluster's.
+  private func checkDirectories(of record: InodeRecord) throws(SectorError) {
+    for directory in Self.directories(of: record) where directory.generation != record.fileID.generation {
+      guard directory == self.home, record.attributes.part.type != .credential else {
+        throw .invalidRecord(record.fileID, .contradiction("parents"))
+      }
+    }
+  }
+
+  /// The generation that a directory is handed to with this change; nil when it is not.
+  static func delegation(from old: InodeRecord?, to new: InodeRecord) -> Generation? {
+    let generation = new.attributes.part.servedByGeneration
+    return generation == old?.attributes.part.servedByGeneration ? nil : generation
+  }
+
+  /// A process with the sector mark hands the directory that it lies in to a cluster of its own, and changes nothing
+  /// else.
+  private func authorizeDelegation(
+    _ generation: Generation, _ changed: ChangedParts, from old: InodeRecord?, to new: InodeRecord
+  ) throws(SectorError) {
+    guard let old, new.fileID == self.hostDirectory, new.fileID != self.home,
+      changed == ChangedParts(attributes: true), old.credential == new.credential
+    else { throw .permissionDenied }
+    guard old.attributes.part.type == .directory, generation > .root, generation != new.fileID.generation else {
+      throw .invalidRecord(new.fileID, .contradiction("served_by_generation"))
+    }
+    var expected = old.attributes.part
+    expected.version = new.attributes.part.version
+    expected.changed = new.attributes.part.changed
+    expected.servedByGeneration = generation
+    expected.actingFor = nil
+    guard new.attributes.part == expected else { throw .permissionDenied }
+  }
+
   /// Whether the committer may make this change.
   func authorize(_ changed: ChangedParts, from old: InodeRecord?, to new: InodeRecord) throws(SectorError) {
+    if let generation = Self.delegation(from: old, to: new) {
+      return try self.authorizeDelegation(generation, changed, from: old, to: new)
+    }
     if self.role == .filesystem { return }
     // Only a filesystem service may name somebody else.
     let actors: [TreePath?] = [
@@ -224,6 +277,8 @@ struct CommitPolicy {
   /// Whether the committer may know of an inode.
   func maySee(_ record: InodeRecord) -> Bool {
     if self.role == .filesystem || record.attributes.part.rules.owner == self.committer { return true }
+    // It may have to hand it to its own cluster.
+    if record.fileID == self.hostDirectory { return true }
     return [Permission.read, .write, .execute].contains { self.permits($0, record.attributes.part.rules) }
   }
 

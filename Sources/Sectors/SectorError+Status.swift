@@ -79,6 +79,22 @@ extension SectorError: StatusConvertible {
       .init(
         .failedPrecondition, "The cluster can not go on without the process now.", reason: "PROCESS_NEEDED",
         ["process": "\(path)"])
+    case .delegated(let directory):
+      .init(
+        .failedPrecondition, "The directory has a cluster of its own.", reason: "DELEGATED",
+        ["directory": "\(directory)"])
+    case .generationUnknown(let generation):
+      .init(
+        .failedPrecondition, "The generation was not allocated, or not for you.", reason: "GENERATION_UNKNOWN",
+        ["generation": "\(generation)"])
+    case .unreachable(let generation):
+      .init(
+        .unavailable, "The processes that store this can not be reached.", reason: "PEER_UNREACHABLE",
+        ["generation": "\(generation)"])
+    case .limitReached(let what, let limit):
+      .init(
+        .resourceExhausted, "A limit is reached: \(what).", reason: "LIMIT_REACHED",
+        ["limit": "\(limit)", "field": what])
     case .internalFault:
       // What went wrong is in the log, not in the answer.
       .init(.internalError, "A fault of this process.", reason: "INTERNAL")

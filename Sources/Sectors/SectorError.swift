@@ -61,6 +61,15 @@ package enum SectorError: Error, Hashable, Sendable {
   case lastProcess
   /// The process is a member of the cluster, which can not go on without it now: of the others, no majority is there.
   case processNeeded(TreePath)
+  /// The directory has a cluster of its own, which would be left without a process that stores it.
+  case delegated(TreePath)
+  /// The generation was not allocated, or not for this caller.
+  case generationUnknown(Generation)
+  /// The cluster of a generation can not be reached; nothing was done. Of a group itself never thrown: it is for those
+  /// who call one from elsewhere.
+  case unreachable(Generation)
+  /// A fixed limit is reached. Names it.
+  case limitReached(String, limit: Int)
   /// A fault of ours.
   case internalFault(String)
 

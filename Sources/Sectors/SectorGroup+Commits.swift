@@ -17,7 +17,7 @@ extension SectorGroup {
   ) async -> [Result<CommitOutcome, SectorError>] {
     let committer = Committer(
       credential: committer, chainDigest: committer.chainDigest,
-      directory: self.filesystemDirectory(of: committer))
+      directory: self.filesystemDirectory(of: committer), hostDirectory: self.hostDirectory(of: committer))
     self.chains.add(committer.credential, digest: committer.chainDigest)
     let term: UInt64
     do throws(SectorError) { term = try await self.lead() } catch { return commits.map { _ in .failure(error) } }
@@ -97,6 +97,8 @@ extension SectorGroup {
     let chainDigest: Digest32
     /// The directory at or below which it is a filesystem service.
     let directory: FileID?
+    /// The directory that it lies in, if it is a process with the sector mark.
+    let hostDirectory: FileID?
 
     var path: TreePath { self.credential.path }
   }

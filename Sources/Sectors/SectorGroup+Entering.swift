@@ -214,6 +214,7 @@ extension SectorGroup {
       if let version = accepted.removed[file] { require(file, version.rawValue) }
       change.records.append(.remove(inode: file.inode.rawValue))
     }
+    for (file, version) in accepted.grounds.sorted(by: { $0.key < $1.key }) { require(file, version.rawValue) }
     for operation in commit.operations {
       guard let session = SessionID(operation.id.session) else { throw .sessionUnknown }
       change.operations.append(.init(session: session, sequence: operation.id.sequence, result: operation.result))

@@ -18,6 +18,8 @@ extension SectorGroup {
     var removed: [FileID: Version] = [:]
     /// Those of them that are credential files.
     var removedCredentials: Set<FileID> = []
+    /// The versions that it needs other inodes to have, beyond what its conditions say.
+    var grounds: [FileID: Version] = [:]
     /// How many more inodes there are with it.
     var inodeCountChange = 0
     /// The paths of credential files in it.
@@ -86,6 +88,7 @@ extension SectorGroup {
       olds[file] = try await self.newest(file, view)
     }
     let role = try await self.role(of: committer, over: commit, olds, view)
+    if commit.isForOthers, role != .filesystem { throw .permissionDenied }
     if let known = try await self.knownOperation(of: commit, by: committer, role, view) { return known }
     let policy = try await self.policy(for: commit, by: committer, role, olds, view)
     try await self.checkConditions(of: commit, policy, olds, view)
@@ -95,7 +98,7 @@ extension SectorGroup {
     var accepted = Accepted(commit: commit, term: view.term, foundation: view.foundation)
     for record in commit.records {
       let old = olds[record.fileID] ?? Newest(record: nil, unfinished: [])
-      try await self.judge(record, over: old, by: committer, policy, &accepted)
+      try await self.judge(record, over: old, by: committer, policy, view, &accepted)
     }
     for file in commit.removals {
       guard let old = olds[file]?.record else { throw role == .filesystem ? .notFound(file) : .permissionDenied }
@@ -104,7 +107,8 @@ extension SectorGroup {
       if old.attributes.part.type == .credential { accepted.removedCredentials.insert(file) }
       accepted.inodeCountChange -= 1
     }
-    try self.requireProcess(after: commit, removing: accepted.removedCredentials)
+    let grounds = try await self.requireProcesses(after: commit, removing: accepted.removedCredentials, view)
+    accepted.grounds.merge(grounds) { first, _ in first }
     try self.requireDeparture(removing: accepted.removedCredentials)
     return .accepted(accepted)
   }
@@ -131,11 +135,14 @@ extension SectorGroup {
   ) async throws(SectorError) -> Staged? {
     for operation in commit.operations {
       guard let session = SessionID(operation.id.session) else { throw .sessionUnknown }
+      if role == .filesystem, committer.directory != self.home.directory {
+        try self.requireSession(session, actedForBy: committer.path)
+      }
       if let number = view.operations[operation.id] { return .same(as: number, operation.result) }
       // In this order: what leaves the flight is in the store by then.
       let pending = self.state.withLock { $0.operations[operation.id] }
       // A filesystem service completes the operations of those that it acts for, in sessions that it has checked.
-      let owner = role == .filesystem ? nil : committer.path
+      let owner = role == .filesystem ? nil : SessionOwner(committer.path)
       if let result = try await self.result(of: operation.id, in: session, ownedBy: owner) { return .repeated(result) }
       if let pending { return .inFlight(pending, operation.id) }
     }
@@ -147,7 +154,7 @@ extension SectorGroup {
     of committer: Committer, over commit: Commit, _ olds: [FileID: Newest], _ view: View
   ) async throws(SectorError) -> CommitPolicy.Role {
     guard let directory = committer.directory else { return .principal }
-    if directory == .rootDirectory { return .filesystem }
+    if directory == self.home.directory { return .filesystem }
     for record in commit.records {
       let places: [FileID]
       if let old = olds[record.fileID]?.record {
@@ -197,7 +204,9 @@ extension SectorGroup {
         }
       }
     }
-    return CommitPolicy(committer: committer.path, role: role, sectorSize: self.sectorSize, writable: writable)
+    return CommitPolicy(
+      committer: committer.path, role: role, home: self.home.directory, hostDirectory: committer.hostDirectory,
+      sectorSize: self.sectorSize, writable: writable)
   }
 
   private func checkConditions(
@@ -228,11 +237,16 @@ extension SectorGroup {
   }
 
   private func judge(
-    _ record: InodeRecord, over old: Newest, by committer: Committer, _ policy: CommitPolicy,
+    _ record: InodeRecord, over old: Newest, by committer: Committer, _ policy: CommitPolicy, _ view: View,
     _ accepted: inout Accepted
   ) async throws(SectorError) {
     let changed = try policy.changedParts(from: old.record, to: record)
     try policy.authorize(changed, from: old.record, to: record)
+    if let generation = CommitPolicy.delegation(from: old.record, to: record) {
+      try self.requireAllocated(generation, for: committer.path)
+      let ground = try await self.requireHost(committer.path, in: record.fileID, view)
+      accepted.grounds[ground.file] = ground.version
+    }
     try self.verifySignatures(changed, of: record, by: committer)
     if changed.content {
       try await self.checkBlocks(accepted.commit.blocks[record.fileID], of: record, over: old)

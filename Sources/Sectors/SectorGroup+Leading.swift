@@ -22,7 +22,7 @@ package struct GroupTiming: Hashable, Sendable {
 
 extension SectorGroup {
   /// Returns when what this member has applied includes every commit that was answered before the call.
-  func confirmRead() async throws(SectorError) {
+  package func confirmRead() async throws(SectorError) {
     if self.replica.isReadConfirmed { return }
     await self.replica.waitForLeader(Self.electionPatience)
     do { try await self.replica.confirmRead() } catch { throw self.error(error) }
@@ -51,8 +51,14 @@ extension SectorGroup {
   /// With a new term, nothing is in flight that this member could know of.
   private func begin(_ term: UInt64) throws(SectorError) {
     let counts: (nextInode: UInt64, inodes: UInt64)
+    let nextGeneration: UInt64
     if self.state.withLock({ $0.term == term }) { return }
-    do throws(StoreError) { counts = try Self.counts(self.store) } catch { throw self.error(error) }
+    do throws(StoreError) {
+      counts = try Self.counts(self.store)
+      nextGeneration = try Self.nextGeneration(self.store)
+    } catch {
+      throw self.error(error)
+    }
     self.state.withLock { state in
       guard state.term < term else { return }
       state.term = term
@@ -60,6 +66,7 @@ extension SectorGroup {
       state.operations = [:]
       state.credentialPaths = [:]
       state.nextInode = max(counts.nextInode, InodeNumber.rootDirectory.rawValue + 1)
+      state.generations = GenerationNumbers(next: nextGeneration)
       state.inodeCount = counts.inodes
     }
   }
@@ -110,7 +117,7 @@ extension SectorGroup {
   package var wantedMembers: Set<TreePath>? {
     guard self.credentials.damaged.isEmpty else { return nil }
     let entries = self.credentials.all.filter { entry in
-      entry.directory == .rootDirectory && entry.credential.marks.services.contains(.sector)
+      entry.directory == self.home.directory && entry.credential.marks.services.contains(.sector)
     }
     let leaving = self.departures.withLock { Set($0.paths) }
     return Set(entries.map(\.credential.marks.place.path)).subtracting(leaving)

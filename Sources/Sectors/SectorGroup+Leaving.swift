@@ -28,16 +28,16 @@ extension SectorGroup {
   /// - Parameter removed: credential files that the commit removes.
   /// - Throws: `processNeeded`.
   func requireDeparture(removing removed: Set<FileID>) throws(SectorError) {
-    // The credentials of another generation's members lie in the directory above it.
-    guard self.generation == .root, !removed.isEmpty, self.credentials.damaged.isEmpty else { return }
+    guard !removed.isEmpty, self.credentials.damaged.isEmpty else { return }
     for entry in self.credentials.all where removed.contains(entry.fileID) {
       let path = entry.credential.marks.place.path
-      if entry.directory == .rootDirectory, self.isInGroup(path) { throw .processNeeded(path) }
+      // Copies are never among them: whoever changes those has seen to that.
+      if entry.directory == self.home.directory, self.isInGroup(path) { throw .processNeeded(path) }
     }
   }
 
   /// Whether a process is a member, or was one until a change that is not committed yet.
-  private func isInGroup(_ path: TreePath) -> Bool {
+  func isInGroup(_ path: TreePath) -> Bool {
     let status = self.replica.status
     if status.membership.members.contains(where: { self.path(of: $0) == path }) { return true }
     return status.membershipIsPending && self.departures.withLock { $0.paths.contains(path) }

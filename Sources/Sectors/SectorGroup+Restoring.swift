@@ -10,7 +10,8 @@ extension SectorGroup {
   /// Whether a principal stands in the tree that a store holds, with this very key and as a process that hosts the
   /// sector service. Blocks. Records that can not be parsed confirm nobody.
   package static func hosts(_ store: SectorStore, _ credential: Credential) throws(StoreError) -> Bool {
-    let index = CredentialIndex()
+    let index = CredentialIndex(home: try GroupHome(of: store)?.directory ?? .rootDirectory)
+    try self.noteCopies(of: store, in: index)
     for inode in try store.inodes(flag: .credential) {
       guard let stored = try store.record(inode), let record = try? InodeRecord(serialized: stored.bytes) else {
         continue

@@ -37,6 +37,7 @@ package final class SectorGroup: Sendable {
     var records = RecordCache(countMax: SectorGroup.parsedRecordsMax)
     /// The next inode number to hand out.
     var nextInode: UInt64
+    var generations: GenerationNumbers
     /// Inodes, with all commits in flight.
     var inodeCount: UInt64
     /// Numbers commits in the order of the log.
@@ -48,13 +49,17 @@ package final class SectorGroup: Sendable {
   }
 
   package let generation: Generation
+  /// The directory that the cluster serves.
+  package let home: GroupHome
   package let sectorSize: Int
   package let store: SectorStore
   /// This member's part in the consensus.
   package let replica: ReplicaDriver
   /// The life of the cluster that the store belongs to.
   package let life: GroupLife
-  package let credentials = CredentialIndex()
+  package let credentials: CredentialIndex
+  /// Principals of other clusters; filled by others.
+  package let guests: GuestDirectory
   /// Signatures that need not be verified again in this process.
   package let signatures: SignatureCache
   package let verifier: ChainVerifier
@@ -67,6 +72,8 @@ package final class SectorGroup: Sendable {
   let departures = Mutex(Departures())
   /// Whether a member is just being released: one at a time.
   let isReleasing = Mutex(false)
+  /// Whether the copies of members' credentials are just being changed: one at a time.
+  let isSettingMembers = Mutex(false)
   /// Heals what reads have met; nil where there is nobody to heal it from.
   let healer = Mutex<SectorHealer?>(nil)
   /// Says that leadership or membership has changed, or a snapshot is wanted. For one reader.
@@ -84,10 +91,13 @@ package final class SectorGroup: Sendable {
   ///   - now: the present time, nanoseconds since 1970 UTC.
   ///   - timing: the same on all members.
   ///   - transport: how other members are reached.
+  ///   - bootstrap: for an empty store of any generation but 1, what the new cluster begins with.
+  ///   - guests: those who are known of principals of other clusters.
   package init(
     store: SectorStore, generation: Generation, sectorSize: Int, member: Member, verifier: ChainVerifier,
     signatures: SignatureCache, now: @escaping @Sendable () -> Int64, timing: GroupTiming = GroupTiming(),
-    transport: any ReplicaTransport = NoTransport()
+    transport: any ReplicaTransport = NoTransport(), bootstrap: GroupBootstrap? = nil,
+    guests: GuestDirectory = GuestDirectory()
   ) async throws(SectorError) {
     guard store.configuration.generation == generation.rawValue else {
       throw .wrongGeneration(Generation(store.configuration.generation))
@@ -102,15 +112,24 @@ package final class SectorGroup: Sendable {
     self.now = now
     self.chains = ChainCache(verifier: verifier)
     self.timing = timing
+    self.guests = guests
     let counts: (nextInode: UInt64, inodes: UInt64)
+    let nextGeneration: UInt64
+    let first = try bootstrap.map { bootstrap throws(SectorError) in try Self.facts(bootstrap) } ?? []
     do throws(StoreError) {
       counts = try Self.counts(store)
+      nextGeneration = try Self.nextGeneration(store)
       self.life = try GroupLife(of: store, root: verifier.root)
-      self.replica = try await Self.replica(store, member, self.life, timing, transport)
+      self.replica = try await Self.replica(store, member, self.life, timing, transport, facts: first)
+      guard let home = try GroupHome(of: store) else { throw .damaged(.fact(GroupHome.factKey)) }
+      self.home = home
     } catch {
       throw SectorError(error, generation: generation)
     }
-    self.state = Mutex(State(nextInode: counts.nextInode, inodeCount: counts.inodes))
+    self.credentials = CredentialIndex(home: self.home.directory)
+    self.state = Mutex(
+      State(
+        nextInode: counts.nextInode, generations: GenerationNumbers(next: nextGeneration), inodeCount: counts.inodes))
     self.chains.add(member.credential, digest: self.memberChainDigest)
     let (changes, change) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     self.changes = changes
@@ -126,7 +145,7 @@ package final class SectorGroup: Sendable {
 
   private static func replica(
     _ store: SectorStore, _ member: Member, _ life: GroupLife, _ timing: GroupTiming,
-    _ transport: any ReplicaTransport
+    _ transport: any ReplicaTransport, facts: [Change.Fact]
   ) async throws(StoreError) -> ReplicaDriver {
     guard let id = store.configuration.memberID else { throw .damaged(.header) }
     let log: RecoveredLog
@@ -135,8 +154,12 @@ package final class SectorGroup: Sendable {
       guard store.recoveredLog.applied == .zero, store.recoveredLog.entries.allSatisfy({ $0.term <= 1 }) else {
         throw .damaged(.fact("membership"))
       }
+      // What it serves has to be known from the beginning, but for the root directory's.
+      if facts.isEmpty, store.configuration.generation != Generation.root.rawValue {
+        throw .damaged(.fact(GroupHome.factKey))
+      }
       log = try await ReplicaDriver.bootstrap(
-        store, facts: [self.memberFact(MemberID(id), path: member.credential.path)])
+        store, facts: [self.memberFact(MemberID(id), path: member.credential.path)] + facts)
     } else {
       log = store.recoveredLog
     }
@@ -158,6 +181,7 @@ package final class SectorGroup: Sendable {
     do throws(StoreError) {
       let store = self.store
       inodes = try await store.perform { () throws(StoreError) in try store.inodes(flag: .credential) }
+      try Self.noteCopies(of: store, in: self.credentials)
     } catch {
       throw SectorError(error, generation: self.generation)
     }
@@ -176,6 +200,9 @@ package final class SectorGroup: Sendable {
   /// Takes note of credential files, on whichever member: they say who may call.
   private func noteApplied(_ entries: [AppliedEntry]) {
     for entry in entries {
+      for fact in entry.facts where Self.isCopy(fact) {
+        Self.noteCopy(fact, at: entry.index, in: self.credentials)
+      }
       for change in entry.records {
         switch change {
         case .put(let stored):
@@ -201,7 +228,7 @@ package final class SectorGroup: Sendable {
   }
 
   /// A number that is kept as a fact.
-  private static func number(_ store: SectorStore, _ key: String) throws(StoreError) -> UInt64? {
+  static func number(_ store: SectorStore, _ key: String) throws(StoreError) -> UInt64? {
     guard let bytes = try store.fact(key) else { return nil }
     guard bytes.count == 8 else { throw .damaged(.fact(key)) }
     return bytes.reduce(0) { $0 << 8 | UInt64($1) }
@@ -333,49 +360,6 @@ package final class SectorGroup: Sendable {
 
   var date: Date { Date(timeIntervalSince1970: Double(self.now()) / 1e9) }
 
-  // MARK: Principals
-
-  /// Whether somebody may call at all: the credential stands in the tree with this key, or is this member's own.
-  package func confirms(_ credential: Credential) -> Bool {
-    credential.keyID == self.member.credential.keyID || self.credentials.confirms(credential)
-  }
-
-  /// Whether this is a member of the cluster, which may read all that it stores.
-  package func isMember(_ credential: Credential) -> Bool {
-    if credential.keyID == self.member.credential.keyID { return true }
-    // The credentials of members lie in the directory that the cluster serves; only the root's does so itself.
-    return self.generation == .root
-      && self.credentials.directory(of: credential, hosting: .sector) == .rootDirectory
-  }
-
-  /// The directory at or below which somebody acts as a filesystem service; nil for everybody else.
-  package func filesystemDirectory(of credential: Credential) -> FileID? {
-    if let directory = self.credentials.directory(of: credential, hosting: .filesystem) { return directory }
-    // While a generation's first contents are made, the member's own credential is itself among them.
-    guard credential.keyID == self.member.credential.keyID, self.credentials.isEmpty else { return nil }
-    return .rootDirectory
-  }
-
-  /// Whether a directory is an inode itself or one of its ancestors, by file ids.
-  package func isAtOrAbove(_ directory: FileID, _ record: InodeRecord) async throws(SectorError) -> Bool {
-    try await self.isAtOrAbove(directory, [record.fileID] + CommitPolicy.directories(of: record), View(term: 0))
-  }
-
-  /// Whether a directory is one of these inodes or an ancestor of one.
-  func isAtOrAbove(_ directory: FileID, _ files: [FileID], _ view: View) async throws(SectorError) -> Bool {
-    // Everything descends from the root directory.
-    if directory == .rootDirectory { return true }
-    var queue = files
-    var seen: Set<FileID> = []
-    while let next = queue.popLast() {
-      if next == directory { return true }
-      guard next.generation == self.generation, seen.insert(next).inserted else { continue }
-      guard seen.count <= SectorLimits.ancestorsMax else { return false }
-      if let record = try await self.newest(next, view).record { queue += record.links.part.parents }
-    }
-    return false
-  }
-
   // MARK: Sectors
 
   /// Reads neighbouring sectors or tree nodes of a version. What is damaged here is fetched from other members first.
@@ -403,18 +387,22 @@ package final class SectorGroup: Sendable {
     }
   }
 
-  // MARK: Inode numbers and sessions
+  // MARK: Inode numbers
 
   /// Hands out inode numbers, never to be handed out again. Durable when it returns.
   package func allocateInodes(_ count: UInt32) async throws(SectorError) -> UInt64 {
     guard count > 0, count <= SectorLimits.allocationMax else { throw .invalid(field: "count") }
-    _ = try await self.lead()
+    let term = try await self.lead()
     // The order of numbers and the order in the log are the same, as both are taken under one lock.
     let (first, pending) = self.state.withLock { state in
       let first = state.nextInode
       var change = Change()
       change.facts = [Self.fact(Self.nextInodeFact, first + UInt64(count))]
-      let pending = Result { () throws(StoreError) in try self.replica.propose(change) }
+      // In another term, others may have handed out the same numbers.
+      let pending = Result { () throws(StoreError) in
+        guard state.term == term else { throw .leadershipLost }
+        return try self.replica.propose(change, term: term)
+      }
       if case .success = pending { state.nextInode += UInt64(count) }
       return (first, pending)
     }
@@ -423,53 +411,8 @@ package final class SectorGroup: Sendable {
   }
 
   /// Waits until a change is durable and applied.
-  private func finish(_ pending: Result<PendingChange, StoreError>) async throws(SectorError) {
+  func finish(_ pending: Result<PendingChange, StoreError>) async throws(SectorError) {
     self.replica.flush()
     do { _ = try await pending.get().durable() } catch { throw self.error(error) }
-  }
-
-  /// Opens a session for a principal. Durable when it returns.
-  package func openSession(owner: TreePath) async throws(SectorError) -> [UInt8] {
-    _ = try await self.lead()
-    let session = SessionID.random()
-    var change = Change()
-    change.sessionsOpened = [
-      .init(session: session, owner: owner.bytes, openedAt: self.now() / 1_000_000_000)
-    ]
-    try await self.finish(Result { () throws(StoreError) in try self.replica.propose(change) })
-    return session.bytes
-  }
-
-  /// What is known of an operation: its result when it was applied, nil when it is new.
-  package func result(of operation: OperationID, by principal: TreePath) async throws(SectorError) -> [UInt8]? {
-    guard let session = SessionID(operation.session) else { throw .sessionUnknown }
-    try await self.confirmRead()
-    return try await self.result(of: operation, in: session, ownedBy: principal)
-  }
-
-  /// - Parameter owner: whose session it has to be; nil for anybody's.
-  func result(
-    of operation: OperationID, in session: SessionID, ownedBy owner: TreePath?
-  ) async throws(SectorError) -> [UInt8]? {
-    let status: OperationStatus
-    do throws(StoreError) {
-      guard let header = try self.store.session(session), owner.map({ $0.bytes == header.owner }) ?? true else {
-        throw StoreError.unknownSession(session)
-      }
-      // Only what may be an old one can make the disk necessary.
-      if operation.sequence > header.highest { return nil }
-      let store = self.store
-      status = try await store.perform { () throws(StoreError) in
-        try store.operationStatus(session, sequence: operation.sequence)
-      }
-    } catch {
-      throw SectorError(error, generation: self.generation)
-    }
-    switch status {
-    case .new: return nil
-    case .applied(let result): return result
-    case .tooOld: throw .operationTooOld
-    case .unknownSession: throw .sessionUnknown
-    }
   }
 }

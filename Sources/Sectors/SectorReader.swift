@@ -23,7 +23,7 @@ struct SectorReader: Sendable {
   private func isPrivileged(_ record: InodeRecord?) async throws(SectorError) -> Bool {
     if self.group.isMember(self.caller) { return true }
     guard let directory = self.group.filesystemDirectory(of: self.caller) else { return false }
-    if directory == .rootDirectory { return true }
+    if directory == self.group.home.directory { return true }
     // Where nothing is, nothing is below.
     guard let record else { return false }
     return try await self.group.isAtOrAbove(directory, record)
@@ -35,6 +35,8 @@ struct SectorReader: Sendable {
     if let record {
       if record.attributes.part.type == .credential { return true }
       if record.attributes.part.rules.owner == self.caller.path { return true }
+      // It may have to hand it to its own cluster.
+      if self.group.hostDirectory(of: self.caller) == file { return true }
       if [Permission.read, .write, .execute].contains(where: { self.permits($0, record) }) { return true }
     }
     return try await self.isPrivileged(record)

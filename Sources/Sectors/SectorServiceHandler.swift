@@ -45,8 +45,44 @@ package struct SectorServiceHandler: Blocktree_V1_SectorService.SimpleServicePro
     request: Blocktree_V1_SectorServiceOpenSessionRequest, context: ServerContext
   ) async throws -> Blocktree_V1_SectorServiceOpenSessionResponse {
     let caller = try self.caller(context)
+    guard request.session.isEmpty else {
+      guard let owner = try? TreePath(parsing: request.owner) else { throw SectorError.invalid(field: "owner") }
+      guard let owner = self.group.sessionOwner(owner, actedForBy: caller) else { throw SectorError.permissionDenied }
+      _ = try await self.group.openSession(owner: owner, adopting: Array(request.session))
+      return .with { $0.session = request.session }
+    }
+    guard request.owner.isEmpty else { throw SectorError.invalid(field: "owner") }
     let session = try await self.group.openSession(owner: caller.path)
     return .with { $0.session = Data(session) }
+  }
+
+  package func findOperation(
+    request: Blocktree_V1_FindOperationRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_FindOperationResponse {
+    let caller = try self.caller(context)
+    let operation = try OperationID(schema: request.operation, field: "operation")
+    var owner = SessionOwner(caller.path)
+    if !request.owner.isEmpty {
+      guard let other = try? TreePath(parsing: request.owner) else { throw SectorError.invalid(field: "owner") }
+      guard let acted = self.group.sessionOwner(other, actedForBy: caller) ?? (other == caller.path ? owner : nil)
+      else { throw SectorError.permissionDenied }
+      owner = acted
+    }
+    let result = try await self.group.result(of: operation, by: owner)
+    return .with {
+      $0.wasApplied = result != nil
+      $0.result = Data(result ?? [])
+    }
+  }
+
+  package func allocateGeneration(
+    request: Blocktree_V1_AllocateGenerationRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_AllocateGenerationResponse {
+    let caller = try self.caller(context)
+    guard self.group.generation == .root else { throw SectorError.wrongGeneration(.root) }
+    guard self.group.hostsSectors(caller) else { throw SectorError.permissionDenied }
+    let generation = try await self.group.allocateGeneration(claim: Array(request.claim), for: caller.path)
+    return .with { $0.generation = generation.rawValue }
   }
 
   package func allocateInodes(
@@ -124,8 +160,7 @@ extension SectorGroup {
       $0.sectorSize = UInt32(self.sectorSize)
       $0.cipherSuite = .aes256GcmSha256
       $0.nextInode = status.inodeNumbers + 1
-      // Generations are handed out once there are several.
-      $0.nextGeneration = self.generation == .root ? Generation.root.rawValue + 1 : 0
+      $0.nextGeneration = self.nextGeneration
       $0.incarnation = self.life.incarnation.rawValue
     }
   }

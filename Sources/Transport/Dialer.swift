@@ -19,18 +19,22 @@ package struct Dialer: Sendable {
   private let group: any EventLoopGroup
   let limits: TransportLimits
   private let interceptors: [any ClientInterceptor]
+  private let interceptorsForPeer: @Sendable (Credential) -> [any ClientInterceptor]
 
   /// - Parameters:
   ///   - group: The event loops for connections. The caller shuts it down after all of them have closed.
   ///   - interceptors: See all calls over the connections.
+  ///   - interceptorsForPeer: See all calls over a connection to this process, after the others.
   package init(
     _ security: TransportSecurity, group: any EventLoopGroup, limits: TransportLimits = TransportLimits(),
-    interceptors: [any ClientInterceptor] = []
+    interceptors: [any ClientInterceptor] = [],
+    interceptorsForPeer: @escaping @Sendable (Credential) -> [any ClientInterceptor] = { _ in [] }
   ) {
     self.security = security
     self.group = group
     self.limits = limits
     self.interceptors = interceptors
+    self.interceptorsForPeer = interceptorsForPeer
   }
 
   /// Connects, calls `body`, and closes the connection when that returns.
@@ -122,9 +126,10 @@ package struct Dialer: Sendable {
       peer.fail(error)
       throw error
     }
+    let credential = try await peer.futureResult.get()
+    let interceptors = self.interceptors + self.interceptorsForPeer(credential)
     return NodeConnection(
-      GRPCClient(transport: transport, interceptors: self.interceptors), peer: try await peer.futureResult.get(),
-      channel: channel, state: state)
+      GRPCClient(transport: transport, interceptors: interceptors), peer: credential, channel: channel, state: state)
   }
 
   /// On the event loop.

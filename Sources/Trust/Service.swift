@@ -8,6 +8,9 @@ package struct Service: Hashable, Comparable, Sendable, CustomStringConvertible 
   package static let discovery = Service(known: "discovery")
   package static let relay = Service(known: "relay")
 
+  /// No service, and no text is read as it: stands, where services are keys, for those who go on with a query.
+  package static let queries = Service(known: "(queries)")
+
   /// The services that are part of every node.
   package static let all: [Service] = [.sector, .filesystem, .discovery, .relay]
 

@@ -145,6 +145,18 @@ package struct TreePath: Hashable, Comparable, Sendable, CustomStringConvertible
     return result
   }
 
+  /// The directory above, or this place itself, that has so many components; nil when there are not so many.
+  package func prefix(depth: Int) -> TreePath? {
+    guard depth > 0 else { return depth == 0 ? .root : nil }
+    guard !self.isRoot else { return nil }
+    var found = 0
+    for index in self.bytes.indices.dropFirst() where self.bytes[index] == slash {
+      found += 1
+      if found == depth { return TreePath(validated: Array(self.bytes[..<index])) }
+    }
+    return found + 1 == depth ? self : nil
+  }
+
   package func appending(_ component: PathComponent) throws(PathError) -> TreePath {
     var bytes = self.isRoot ? [] : self.bytes
     bytes.append(slash)

@@ -16,7 +16,7 @@ struct BTBench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "btbench",
     abstract: "Measures nodes over mutual TLS, beside what the machine and others give.",
-    subcommands: [NodeCommand.self, ClusterCommand.self, ClusterLoadCommand.self],
+    subcommands: [NodeCommand.self, ClusterCommand.self, ClusterLoadCommand.self, RoutesCommand.self],
     defaultSubcommand: NodeCommand.self)
 
   /// Ends `body` on SIGINT and SIGTERM, so that it can clean up.

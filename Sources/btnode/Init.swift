@@ -29,6 +29,12 @@ struct Init: AsyncParsableCommand {
   @Option(help: "The name of the person, in the root directory.")
   var user = "owner"
 
+  @Option(
+    help: ArgumentHelp(
+      "The domain's name in DNS, where the person's programs look for processes when they reach none that they know.",
+      valueName: "name"))
+  var dns: String?
+
   @Option(help: ArgumentHelp("Bytes in a sector: a power of two from 4096 to 65536.", valueName: "bytes"))
   var sectorSize = 4_096
 
@@ -36,8 +42,8 @@ struct Init: AsyncParsableCommand {
     let directory = NodeDirectory(self.place.directory)
     let creation = DomainCreation(
       listen: self.listen, advertise: self.advertise, processName: self.name, userName: self.user,
-      sectorSize: self.sectorSize)
-    let options = ["name": "--name", "user": "--user", "sector-size": "--sector-size"]
+      sectorSize: self.sectorSize, dns: self.dns)
+    let options = ["name": "--name", "user": "--user", "sector-size": "--sector-size", "dns": "--dns"]
     let made = try await withOptions(options) { try await creation.run(at: directory) }
     Output.line(
       """

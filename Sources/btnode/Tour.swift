@@ -30,6 +30,9 @@ struct Tour: Sendable {
   private static let startTimeout = Duration.seconds(30)
   private static let concurrency = 8
   private static let memberCount = 3
+  /// The directory that is handed to a cluster of its own, and the process that serves it.
+  private static let site = "/site-b"
+  private static let siteName = "nas1"
   /// What is being written when the leader dies.
   private static let largeByteCount = 48 << 20
 
@@ -38,15 +41,18 @@ struct Tour: Sendable {
     let tree = try TourFiles.tree(self.source)
     let made = try await self.makeDomain()
     var members = [try await self.start(made)]
-    for number in 2...Self.memberCount { members.append(try await self.addProcess(number)) }
+    for number in 2...Self.memberCount {
+      members.append(try await self.addProcess("/node\(number)", named: "node\(number)"))
+    }
     try await self.awaitVoters()
     try await self.store(tree)
     try await self.compare(tree, "Read everything back, and compare it byte for byte")
     try self.searchDisks(tree, members)
     try await self.killLeader(&members, tree)
     try await self.refuseOthers(made)
+    let site = try await self.delegate(members)
     try await self.damage(tree, members)
-    try await self.stop(members)
+    try await self.stop([site] + members)
     let seconds = ((ContinuousClock.now - start) / .milliseconds(100)).rounded() / 10
     Output.line("\nAll of this took \(seconds) seconds.")
   }
@@ -54,15 +60,15 @@ struct Tour: Sendable {
   /// What the nodes' logs say last, for a failure.
   var logTail: String {
     var text = ""
-    for number in 1...Self.memberCount {
-      guard let log = try? String(contentsOfFile: self.log(number), encoding: .utf8), !log.isEmpty else { continue }
+    for name in (1...Self.memberCount).map({ "node\($0)" }) + [Self.siteName] {
+      guard let log = try? String(contentsOfFile: self.log(name), encoding: .utf8), !log.isEmpty else { continue }
       let lines = log.split(separator: "\n").suffix(10)
-      text += "\n\nThe log of process \(number) ends with:\n" + lines.joined(separator: "\n")
+      text += "\n\nThe log of process \(name) ends with:\n" + lines.joined(separator: "\n")
     }
     return text
   }
 
-  private func log(_ number: Int) -> String { "\(self.directory)/node\(number).log" }
+  private func log(_ name: String) -> String { "\(self.directory)/\(name).log" }
 
   // MARK: Printing
 
@@ -92,8 +98,8 @@ struct Tour: Sendable {
   private func start(_ made: DomainCreation.Result) async throws -> Member {
     self.title(2, "Start the process, and have two more join it")
     let directory = "\(self.directory)/node1"
-    let process = try self.launch(directory, log: self.log(1))
-    let member = Member(path: made.process.description, directory: directory, log: self.log(1), process: process)
+    let process = try self.launch(directory, log: self.log("node1"))
+    let member = Member(path: made.process.description, directory: directory, log: self.log("node1"), process: process)
     try await self.awaitReady(member)
     return member
   }
@@ -114,23 +120,22 @@ struct Tour: Sendable {
   }
 
   /// As two machines do it: one makes its keys and asks, the other certifies it.
-  private func addProcess(_ number: Int) async throws -> Member {
-    let directory = "\(self.directory)/node\(number)"
-    let path = "/node\(number)"
-    self.command("btnode request --dir \(directory) --listen 127.0.0.1:0 > node\(number).request")
+  private func addProcess(_ path: String, named name: String) async throws -> Member {
+    let directory = "\(self.directory)/\(name)"
+    self.command("btnode request --dir \(directory) --listen 127.0.0.1:0 > \(name).request")
     let enrollment = Enrollment(NodeDirectory(directory))
     let request = try await enrollment.request(listen: ListenAddress(host: "127.0.0.1", port: 0), advertise: nil)
     self.command(
-      "btrpc process add \(path) --services sector,filesystem --request node\(number).request > node\(number).join")
+      "btrpc process add \(path) --services sector,filesystem --request \(name).request > \(name).join")
     let package = try await self.withPerson { client in
       try await client.issueCredential(
         .process(services: ["sector", "filesystem"]), at: path, request: request, lifetime: .seconds(86_400))
     }
     if let process = package.newProcess { try Profile.add(process, in: self.profile) }
-    self.command("btnode join --dir \(directory) --credential node\(number).join")
+    self.command("btnode join --dir \(directory) --credential \(name).join")
     _ = try enrollment.join(package)
-    let process = try self.launch(directory, log: self.log(number))
-    let member = Member(path: path, directory: directory, log: self.log(number), process: process)
+    let process = try self.launch(directory, log: self.log(name))
+    let member = Member(path: path, directory: directory, log: self.log(name), process: process)
     try await self.awaitReady(member)
     return member
   }
@@ -315,8 +320,43 @@ struct Tour: Sendable {
     throw TourFailure("the foreign certificate was accepted")
   }
 
+  /// What is made in the directory from then on is stored by the new process, and found through the others.
+  private func delegate(_ members: [Member]) async throws -> Member {
+    self.title(8, "Hand a directory to a process of its own")
+    let (old, new) = ("\(Self.site)/before.txt", "\(Self.site)/after.txt")
+    self.command("btrpc --profile \(self.profile) mkdir \(Self.site)")
+    try await self.withPerson { client in
+      try await client.makeDirectory(Self.site)
+      try await client.write(Array("Here before.\n".utf8), to: old)
+    }
+    let member = try await self.addProcess("\(Self.site)/\(Self.siteName)", named: Self.siteName)
+    // The profile names the other three processes, and nothing else: they say where to go on.
+    self.command("echo 'Stored elsewhere.' | btrpc --profile \(self.profile) put - \(new)")
+    let bytes = Array("Stored elsewhere.\n".utf8)
+    try await withClient(self.profile(startingFrom: members)) { client in
+      try await client.write(bytes, to: new)
+    }
+    try await withClient(self.profile(startingFrom: members)) { client in
+      guard try await client.readAll(new).bytes == bytes else { throw TourFailure("\(new) is not what was stored") }
+      for path in [old, new] {
+        self.command("btrpc --profile \(self.profile) stat \(path)")
+        self.result("generation \(try await client.stat(path).id.generation)")
+      }
+      let generations = (try await client.stat(old).id.generation, try await client.stat(new).id.generation)
+      guard generations == (1, 2) else { throw TourFailure("the files are stored by the wrong clusters") }
+    }
+    return member
+  }
+
+  private func profile(startingFrom members: [Member]) throws -> Profile {
+    let paths = Set(members.map(\.path))
+    let profile = try Profile(contentsOf: self.profile)
+    let points = profile.startingPoints.filter { $0.path.map { paths.contains($0.description) } ?? false }
+    return try profile.starting(from: points.map { "\($0.address)" })
+  }
+
   private func damage(_ tree: TourFiles.Tree, _ members: [Member]) async throws {
-    self.title(8, "Change one bit on each disk")
+    self.title(9, "Change one bit on each disk")
     guard let file = tree.files.max(by: { $0.byteCount < $1.byteCount }) else { throw TourFailure("no file") }
     let path = "\(Self.target)/\(file.path)"
     try await self.withPerson { client in
@@ -353,7 +393,7 @@ struct Tour: Sendable {
   }
 
   private func stop(_ members: [Member]) async throws {
-    self.title(9, "Stop the processes")
+    self.title(10, "Stop the processes")
     for member in members {
       self.command("kill -TERM \(member.process.pid)    # \(member.path)")
       member.process.signal(15)

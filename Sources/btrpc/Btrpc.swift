@@ -27,6 +27,7 @@ package struct Btrpc: AsyncParsableCommand {
         btrpc get /home/ann/photos/1.jpg .
         tar c . | btrpc put - /backup/today.tar
         btrpc --json stat /home | jq .size
+        btrpc find nearest --scope /home/ann --service filesystem
         btrpc rpc blocktree.v1.FilesystemService/Stat '{"path": "/"}'
       """,
     groupedSubcommands: [
@@ -39,7 +40,9 @@ package struct Btrpc: AsyncParsableCommand {
       CommandGroup(
         name: "Domain",
         subcommands: [ProcessCommand.self, ClusterCommand.self, UserCommand.self, ProfileCommand.self]),
-      CommandGroup(name: "Inside", subcommands: [StatusCommand.self, SectorCommand.self, Rpc.self]),
+      CommandGroup(
+        name: "Inside",
+        subcommands: [StatusCommand.self, FindCommand.self, RoutesCommand.self, SectorCommand.self, Rpc.self]),
     ])
 
   // Declared here too, so that the options may also stand before the subcommand's name.

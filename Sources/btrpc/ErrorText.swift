@@ -52,11 +52,23 @@ package enum ErrorText {
     case .notEmpty: "the directory is not empty"
     case .loop: "too many symbolic links, or a directory would come to lie in itself"
     case .crossGeneration: "the two places belong to different clusters; copy with get and put instead"
+    case .redirected where error.metadata["rule"] == nil:
+      "the processes of \(error.metadata["directory"] ?? "another directory") answer for this "
+        + "(\(error.metadata["processes"] ?? "")); choose one with --address"
+    case .redirected:
+      "the clusters of the domain send from one to the other without end (\(self.details(error))); ask who runs them"
+    case .parentUnreachable:
+      "this takes the processes of \(error.metadata["directory"] ?? "a directory above"), which can not be reached from "
+        + "there at present; what lies deeper goes on"
+    case .delegated:
+      "\(error.metadata["directory"] ?? "the directory") has a cluster of its own with files in it; remove or move these first"
+    case .wrongGeneration: "the file is stored by another cluster; name it by its path"
     case .wrongType: "this can not be done to a file of its type"
     case .invalidPath: "this is no path: \(self.rule(error.metadata["rule"]))"
     case .noSpace: "there is no room on the disk of the process; try again when there is"
     case .busy: "the process is busy; try again"
     case .dataLoss: "what is stored is damaged (\(self.details(error))); restore it from a copy"
+    case .peerUnreachable where error.metadata["dns"] != nil: error.message
     case .peerUnreachable: "\(error.message); is the process running there, and is the address right?"
     case .peerNotTrusted: "\(error.message); is the address that of a process of this domain?"
     case .notLeader: "the cluster has no leader at the moment; try again, and see that most of its processes run"

@@ -17,6 +17,12 @@ package struct GlobalOptions: ParsableArguments {
       "Start from this address instead of the profile's; may be given several times.", valueName: "host:port"))
   package var address: [String] = []
 
+  @Option(
+    help: ArgumentHelp(
+      "Look for processes by this name in DNS, instead of the profile's, when none can be reached.",
+      valueName: "name"))
+  package var dns: String?
+
   @Option(help: ArgumentHelp("Give up an operation after so many seconds.", valueName: "seconds"))
   package var timeout: Double = 30
 
@@ -43,6 +49,7 @@ package struct GlobalOptions: ParsableArguments {
     var profile = try Profile(contentsOf: self.profileDirectory)
     if self.anonymous { profile = profile.anonymous }
     if !self.address.isEmpty { profile = try profile.starting(from: self.address) }
+    if let dns { profile = try profile.finding(by: dns) }
     return profile
   }
 
@@ -58,7 +65,14 @@ package struct GlobalOptions: ParsableArguments {
 
   var clientConfiguration: ClientConfiguration {
     // People would rather hear at once that nobody is there.
-    ClientConfiguration(timeout: .milliseconds(Int64(self.timeout * 1000)), connectionPatience: .zero)
+    ClientConfiguration(
+      timeout: .milliseconds(Int64(self.timeout * 1000)), connectionPatience: .zero, dnsServers: Self.dnsServers)
+  }
+
+  /// The DNS servers that `$BLOCKTREE_DNS_SERVERS` names, where those of the system are not the right ones.
+  private static var dnsServers: [String] {
+    let servers = ProcessInfo.processInfo.environment["BLOCKTREE_DNS_SERVERS"] ?? ""
+    return servers.split(separator: ",").map(String.init)
   }
 }
 

@@ -60,6 +60,11 @@ package struct FileJSON: Encodable {
   var target: String?
   /// Only there when it is so.
   var isDamaged: Bool?
+  var generation: UInt64?
+  /// Of a directory that was handed to a cluster of its own.
+  var servedByGeneration: UInt64?
+  /// Only there when it is so.
+  var isStale: Bool?
 
   package init(path: String? = nil, name: String? = nil, info: FileInfo, target: String? = nil) {
     self.path = path
@@ -78,6 +83,9 @@ package struct FileJSON: Encodable {
     self.accessed = info.accessed.description
     self.created = info.created.description
     self.storedBytes = info.storedByteCount
+    self.generation = info.id.generation
+    self.servedByGeneration = info.servedByGeneration
+    self.isStale = info.isStale ? true : nil
     self.target = target
   }
 

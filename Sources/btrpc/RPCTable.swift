@@ -60,10 +60,11 @@ package enum RPCTable {
     return self.methods.first { $0.name == name }
   }
 
-  package static let methods: [RPCMethod] = filesystem + sectors + cluster + members + general
+  package static let methods: [RPCMethod] = filesystem + sectors + discovery + cluster + members + general
 
   private typealias Files = Blocktree_V1_FilesystemService.Method
   private typealias Sectors = Blocktree_V1_SectorService.Method
+  private typealias Discovery = Blocktree_V1_DiscoveryService.Method
   private typealias Cluster = Blocktree_V1_ClusterService.Method
   private typealias Members = Blocktree_V1_MemberService.Method
   private typealias Snapshots = Blocktree_V1_SnapshotService.Method
@@ -100,7 +101,18 @@ package enum RPCTable {
     RPCMethod(Sectors.AllocateInodes.descriptor, Sectors.AllocateInodes.Input.self, Sectors.AllocateInodes.Output.self),
     RPCMethod(Sectors.Commit.descriptor, Sectors.Commit.Input.self, Sectors.Commit.Output.self),
     RPCMethod(Sectors.Session.descriptor, Sectors.Session.Input.self, Sectors.Session.Output.self),
+    RPCMethod(Sectors.FindOperation.descriptor, Sectors.FindOperation.Input.self, Sectors.FindOperation.Output.self),
+    RPCMethod(
+      Sectors.AllocateGeneration.descriptor, Sectors.AllocateGeneration.Input.self,
+      Sectors.AllocateGeneration.Output.self),
     RPCMethod(Sectors.Status.descriptor, Sectors.Status.Input.self, Sectors.Status.Output.self),
+  ]
+
+  private static let discovery: [RPCMethod] = [
+    RPCMethod(Discovery.Find.descriptor, Discovery.Find.Input.self, Discovery.Find.Output.self),
+    RPCMethod(
+      Discovery.ReadCredential.descriptor, Discovery.ReadCredential.Input.self, Discovery.ReadCredential.Output.self),
+    RPCMethod(Discovery.ListRoutes.descriptor, Discovery.ListRoutes.Input.self, Discovery.ListRoutes.Output.self),
   ]
 
   private static let cluster: [RPCMethod] = [

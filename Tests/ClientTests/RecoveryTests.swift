@@ -41,8 +41,27 @@ struct KnownLivesTests {
     // Of two with the same number, the later counts.
     #expect(try known.judge(self.text(3, time: 2)) == .newer)
     #expect(known.judge(third) == .stale(present: 3))
-    #expect(try known.judge(self.text(2, generation: 2)) == .newer)
-    #expect(known.incarnation(of: 1) == 3 && known.incarnation(of: 2) == 2 && known.incarnation(of: 3) == 1)
+    #expect(known.incarnation(of: 1) == 3 && known.incarnation(of: 2) == 1)
+  }
+
+  @Test("are each directory's own: what was recovered above or beside it says nothing of a cluster")
+  func directories() throws {
+    let known = self.known()
+    let (site, other) = (try TreePath(parsing: "/site-b"), try TreePath(parsing: "/site-c"))
+    #expect(try known.judge(self.text(3)) == .newer)
+    #expect(known.judge(nil, from: site) == .current)
+    #expect(try known.judge(self.text(2, generation: 5), from: site) == .newer)
+    #expect(try known.judge(self.text(2, generation: 5), from: site) == .current)
+    // Both have gone on.
+    #expect(known.judge(nil, from: site) == .stale(present: 2) && known.judge(nil) == .stale(present: 3))
+    #expect(known.judge(nil, from: other) == .current)
+    // The root's warrant is none for others, and theirs none for the root.
+    #expect(try known.judge(self.text(3), from: site) == .stale(present: 2))
+    #expect(try known.judge(self.text(9, generation: 5)) == .stale(present: 3))
+    // A directory that was made again has another generation.
+    #expect(try known.judge(self.text(2, generation: 8), from: site) == .newer)
+    #expect(try known.judge(self.text(3, generation: 5), from: site) == .stale(present: 2))
+    #expect(known.incarnation(of: 1) == 3 && known.incarnation(of: 5) == 2 && known.incarnation(of: 8) == 2)
   }
 
   @Test("are not claimed by a process that the root principal has not allowed it")
@@ -65,11 +84,24 @@ struct KnownLivesTests {
       await one.save()
       // It has heard of less, and does not know of the file.
       _ = other.judge(try self.text(4))
-      _ = other.judge(try self.text(2, generation: 7))
+      _ = other.judge(try self.text(2, generation: 7), from: try TreePath(parsing: "/site"))
       await other.save()
       let next = self.known(of: directory)
       #expect(next.incarnation(of: 1) == 5 && next.incarnation(of: 7) == 2 && next.incarnation(of: 2) == 1)
       #expect(try next.judge(self.text(4)) == .stale(present: 5))
+      #expect(try next.judge(nil, from: TreePath(parsing: "/site")) == .stale(present: 2))
+      #expect(try next.judge(nil, from: TreePath(parsing: "/other")) == .current)
+    }
+  }
+
+  @Test("are read from a file of a former version, which knew the root's cluster only")
+  func formerFile() async throws {
+    try await self.withDirectory { directory in
+      let text = "{\"1\": \"\(try self.text(4))\"}"
+      try text.write(toFile: directory + "/lives.json", atomically: true, encoding: .utf8)
+      chmod(directory + "/lives.json", 0o600)
+      chmod(directory, 0o700)
+      #expect(self.known(of: directory).judge(nil) == .stale(present: 4))
     }
   }
 

@@ -15,10 +15,11 @@ func withDirectory<Result>(_ body: (String) async throws -> Result) async throws
 
 /// A domain with a person and a process in it.
 struct TestDomain {
+  let rootKey = SigningKey()
   let authority: CertificateAuthority
 
   init() throws {
-    self.authority = try CertificateAuthority(newRoot: SigningKey(), at: .now)
+    self.authority = try CertificateAuthority(newRoot: self.rootKey, at: .now)
   }
 
   func credential(

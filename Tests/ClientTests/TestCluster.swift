@@ -37,7 +37,22 @@ final class TestCluster: Sendable {
     var byteCount: Int
   }
 
+  /// Who answers for a path instead.
+  struct Redirect {
+    var directory: String
+    var processes: String
+    var lifetime = 30_000
+    var path: String?
+  }
+
   struct State {
+    /// Which paths others answer for.
+    var redirect: (@Sendable (String) -> Redirect?)?
+    /// What was asked for, redirected or not.
+    var askedPaths: [String] = []
+    var findings: (@Sendable (Blocktree_V1_FindRequest) -> Blocktree_V1_FindResponse)?
+    var credentials: [[UInt8]] = []
+    var renames: [String] = []
     /// Nobody, while an election is on.
     var leader: Int? = 0
     /// Whether those who decline say who leads.
@@ -115,19 +130,28 @@ final class TestCluster: Sendable {
   }
 
   let domain: TestDomain
+  /// That the members' credentials lie in.
+  let directory: String
+  /// What the members say of the cluster's life.
+  let life: RecoveryWarrant?
   let state: Mutex<State>
   private let running = Mutex<[Member]>([])
 
   var members: [Member] { self.running.withLock { $0 } }
 
-  init(count: Int) throws {
-    self.domain = try TestDomain()
+  init(count: Int, in directory: String = "/", of domain: TestDomain? = nil, life: RecoveryWarrant? = nil) throws {
+    self.domain = try domain ?? TestDomain()
+    self.directory = directory
+    self.life = life
     self.state = Mutex(State(declinations: Array(repeating: 0, count: count)))
   }
 
   /// Starts the members, calls `body`, and ends them.
-  static func run(_ count: Int = 3, _ body: (TestCluster) async throws -> Void) async throws {
-    let cluster = try TestCluster(count: count)
+  static func run(
+    _ count: Int = 3, in directory: String = "/", of domain: TestDomain? = nil, life: RecoveryWarrant? = nil,
+    _ body: (TestCluster) async throws -> Void
+  ) async throws {
+    let cluster = try TestCluster(count: count, in: directory, of: domain, life: life)
     let result: Result<Void, any Error>
     do {
       for index in 0..<count { try await cluster.start(index) }
@@ -142,7 +166,7 @@ final class TestCluster: Sendable {
 
   private func start(_ index: Int) async throws {
     let keys = PrincipalKeys()
-    let path = "/node\(index + 1)"
+    let path = (self.directory == "/" ? "" : self.directory) + "/node\(index + 1)"
     let file = try self.domain.credential(.process, path, keys: keys)
     let security = try TransportSecurity(
       root: self.domain.authority.root, identity: .init(chain: file.chain, key: keys.signing))
@@ -152,7 +176,10 @@ final class TestCluster: Sendable {
     let transport = try NodeServerTransport(
       security: security, listeningOn: [ListenAddress(host: "127.0.0.1", port: 0)],
       group: group, logger: logger)
-    let server = GRPCServer(transport: transport, services: [TestFilesystem(cluster: self, index: index)])
+    let server = GRPCServer(
+      transport: transport,
+      services: [TestFilesystem(cluster: self, index: index), TestDiscovery(cluster: self)],
+      interceptors: self.life.map { [LifeInterceptor($0)] } ?? [])
     let task = Task<Void, Never> { try? await server.serve() }
     let address = try #require(try await transport.listeningAddresses.first)
     let member = Member(
@@ -183,7 +210,28 @@ final class TestCluster: Sendable {
     }
   }
 
+  /// As an error says it.
+  var processes: String { self.members.map { "\($0.path)=\($0.address)" }.joined(separator: ";") }
+
+  /// Sends those who ask for these paths to another cluster.
+  func redirect(
+    to other: TestCluster, lifetime: Int = 30_000, _ paths: @escaping @Sendable (String) -> Bool
+  ) {
+    let redirect = Redirect(directory: other.directory, processes: other.processes, lifetime: lifetime)
+    self.state.withLock { $0.redirect = { paths($0) ? redirect : nil } }
+  }
+
   // MARK: What the members do
+
+  /// Throws unless this cluster answers for the path.
+  func requireHere(_ path: String) throws(Declined) {
+    let redirect = self.state.withLock { state in
+      state.askedPaths.append(path)
+      return state.redirect?(path)
+    }
+    guard let redirect else { return }
+    throw Declined(reason: "REDIRECTED", code: .failedPrecondition, redirect: redirect)
+  }
 
   /// Throws unless this member leads.
   func requireLeader(_ index: Int) throws(Declined) {
@@ -273,9 +321,16 @@ struct Declined: Error, StatusConvertible {
   var addresses: String?
   var reason = "NOT_LEADER"
   var code = RPCError.Code.unavailable
+  var redirect: TestCluster.Redirect?
 
   var metadata: [String: String] {
     var metadata: [String: String] = [:]
+    if let redirect {
+      metadata["directory"] = redirect.directory
+      metadata["processes"] = redirect.processes
+      metadata["lifetime_ms"] = "\(redirect.lifetime)"
+      metadata["path"] = redirect.path
+    }
     metadata["leader"] = self.leader
     metadata["addresses"] = self.addresses
     return metadata
@@ -297,6 +352,7 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
   private var unimplemented: RPCError { RPCError(code: .unimplemented, message: "not in these tests") }
 
   func stat(request: Blocktree_V1_StatRequest, context: ServerContext) async throws -> Blocktree_V1_StatResponse {
+    try self.cluster.requireHere(request.path)
     try self.cluster.requireLeader(self.index)
     return .with { $0.info = TestCluster.info(self.file(request.path)) }
   }
@@ -308,6 +364,7 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
   func statFilesystem(
     request: Blocktree_V1_StatFilesystemRequest, context: ServerContext
   ) async throws -> Blocktree_V1_StatFilesystemResponse {
+    try self.cluster.requireHere(request.path)
     try self.cluster.requireLeader(self.index)
     return .with { $0.generation = UInt64(self.index + 1) }
   }
@@ -324,6 +381,7 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
   func makeDirectory(
     request: Blocktree_V1_MakeDirectoryRequest, context: ServerContext
   ) async throws -> Blocktree_V1_MakeDirectoryResponse {
+    try self.cluster.requireHere(request.path)
     try self.cluster.requireLeader(self.index)
     let info = try await self.makeDirectory(request)
     return .with { $0.info = info }
@@ -348,6 +406,7 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
   func read(
     request: Blocktree_V1_ReadRequest, response: Writer<Blocktree_V1_ReadResponse>, context: ServerContext
   ) async throws {
+    try self.cluster.requireHere(request.path)
     try self.cluster.requireLeader(self.index)
     let file = self.file(request.path)
     try await response.write(.with { $0.info = TestCluster.info(file) })
@@ -366,7 +425,10 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
     var header: Blocktree_V1_WriteHeader?
     var bytes: [UInt8] = []
     for try await message in request {
-      if message.hasHeader { header = message.header }
+      if message.hasHeader {
+        header = message.header
+        try self.cluster.requireHere(message.header.path)
+      }
       bytes.append(contentsOf: message.data)
       try await self.cluster.passed(self.index, byteCount: bytes.count)
     }
@@ -388,6 +450,7 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
       var results: [Blocktree_V1_FilesystemResult] = []
       for operation in message.operations {
         do throws(Declined) {
+          if case .makeDirectory(let request)? = operation.operation { try self.cluster.requireHere(request.path) }
           try self.cluster.requireLeader(self.index)
         } catch {
           let declined = error
@@ -416,7 +479,8 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
   }
 
   func list(request: Blocktree_V1_ListRequest, context: ServerContext) async throws -> Blocktree_V1_ListResponse {
-    throw self.unimplemented
+    try self.cluster.requireHere(request.path)
+    return .init()
   }
 
   func makeSymbolicLink(
@@ -437,7 +501,16 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
 
   func rename(
     request: Blocktree_V1_RenameRequest, context: ServerContext
-  ) async throws -> Blocktree_V1_RenameResponse { throw self.unimplemented }
+  ) async throws -> Blocktree_V1_RenameResponse {
+    try self.cluster.requireHere(request.from)
+    try self.cluster.requireHere(request.to)
+    try self.cluster.requireLeader(self.index)
+    let info = try self.cluster.apply(request.hasOperation ? request.operation : nil) { state in
+      state.renames.append("\(request.from) \(request.to)")
+      return TestCluster.info(TestCluster.File(inode: 9, bytes: []))
+    }
+    return .with { $0.info = info }
+  }
 
   func remove(
     request: Blocktree_V1_RemoveRequest, context: ServerContext
@@ -449,5 +522,36 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
 
   func addCredential(
     request: Blocktree_V1_AddCredentialRequest, context: ServerContext
-  ) async throws -> Blocktree_V1_AddCredentialResponse { throw self.unimplemented }
+  ) async throws -> Blocktree_V1_AddCredentialResponse {
+    let file = try CredentialFile(bytes: Array(request.credential))
+    try self.cluster.requireHere(file.marks.place.path.description)
+    self.cluster.state.withLock { $0.credentials.append(Array(request.credential)) }
+    let root = Data(self.cluster.domain.authority.root.der)
+    return .with {
+      $0.joinPackage.rootCertificate = root
+      $0.joinPackage.credential = request.credential
+      $0.joinPackage.directory.generation = 1
+      $0.joinPackage.directory.inode = 5
+    }
+  }
+}
+
+/// The discovery service of all members.
+struct TestDiscovery: Blocktree_V1_DiscoveryService.SimpleServiceProtocol {
+  let cluster: TestCluster
+
+  func find(request: Blocktree_V1_FindRequest, context: ServerContext) async throws -> Blocktree_V1_FindResponse {
+    guard let findings = self.cluster.state.withLock({ $0.findings }) else {
+      throw RPCError(code: .unimplemented, message: "not in this test")
+    }
+    return findings(request)
+  }
+
+  func readCredential(
+    request: Blocktree_V1_ReadCredentialRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_ReadCredentialResponse { throw RPCError(code: .unimplemented, message: "not here") }
+
+  func listRoutes(
+    request: Blocktree_V1_ListRoutesRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_ListRoutesResponse { throw RPCError(code: .unimplemented, message: "not here") }
 }

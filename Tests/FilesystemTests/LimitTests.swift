@@ -114,7 +114,7 @@ struct PageTests {
 @Suite("A request")
 struct RequestTests {
   private func handler(_ filesystem: Filesystem) -> FilesystemServiceHandler {
-    FilesystemServiceHandler(filesystem, introduction: .init(rootCertificate: [], startFrom: []))
+    FilesystemServiceHandler(filesystem, introduction: .init(rootCertificate: [], startFrom: { [] }))
   }
 
   @Test("on a session stream is refused once the caller's credential is not in the tree any more")

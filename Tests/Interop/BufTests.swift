@@ -17,6 +17,7 @@ extension OtherLanguageTests {
       let services = try await self.curl(["--list-services"])
       #expect(
         services.output == """
+          blocktree.v1.DiscoveryService
           blocktree.v1.FilesystemService
           blocktree.v1.SectorService
           grpc.health.v1.Health

@@ -18,9 +18,9 @@ import Trust
 
 typealias SectorClient = Blocktree_V1_SectorService.Client<HTTP2ClientTransport.WrappedChannel>
 
-/// A sector service on a real socket, over a group with its store.
-struct TestService: Sendable {
-  let test: TestGroup
+/// A sector service on a real socket.
+struct TestServer: Sendable {
+  let domain: TestDomain
   let address: NetworkAddress
 
   /// Calls the service as somebody; nil: without a certificate.
@@ -28,42 +28,64 @@ struct TestService: Sendable {
     as principal: TestPrincipal?, _ body: (SectorConnection) async throws -> Result
   ) async throws -> Result {
     let security = try TransportSecurity(
-      root: self.test.domain.authority.root,
+      root: self.domain.authority.root,
       identity: principal.map { .init(chain: $0.credential.chain, key: $0.key) })
     return try await Dialer(security, group: MultiThreadedEventLoopGroup.singleton).withConnection(to: self.address) {
       try await body(SectorConnection(connection: $0))
     }
+  }
+
+  /// Runs a service of this process for as long as `body` runs.
+  static func with(
+    _ group: SectorGroup, as node: TestPrincipal, in domain: TestDomain, _ body: (TestServer) async throws -> Void
+  ) async throws {
+    let eventLoops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    var logger = Logger(label: "test")
+    logger.logLevel = .critical
+    let security = try TransportSecurity(
+      root: domain.authority.root, identity: .init(chain: node.credential.chain, key: node.key))
+    let transport = try NodeServerTransport(
+      security: security, listeningOn: [ListenAddress(host: "127.0.0.1", port: 0)], group: eventLoops, logger: logger)
+    let server = GRPCServer(
+      transport: transport, services: [SectorServiceHandler(group), BackupServiceHandler(group)])
+    let result: Result<Void, any Error>
+    do {
+      try await withThrowingTaskGroup(of: Void.self) { tasks in
+        tasks.addTask { try await server.serve() }
+        let address = try #require(try await transport.listeningAddresses.first)
+        try await body(TestServer(domain: domain, address: address))
+        tasks.cancelAll()
+      }
+      result = .success(())
+    } catch {
+      result = .failure(error)
+    }
+    try await eventLoops.shutdownGracefully()
+    try result.get()
+  }
+}
+
+/// A sector service on a real socket, over a group with its store.
+struct TestService: Sendable {
+  let test: TestGroup
+  let server: TestServer
+
+  var address: NetworkAddress { self.server.address }
+
+  /// Calls the service as somebody; nil: without a certificate.
+  func call<Result: Sendable>(
+    as principal: TestPrincipal?, _ body: (SectorConnection) async throws -> Result
+  ) async throws -> Result {
+    try await self.server.call(as: principal, body)
   }
 }
 
 /// Runs a service for as long as `body` runs.
 func withService(_ body: (TestService) async throws -> Void) async throws {
   let test = try await TestGroup()
-  let eventLoops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-  var logger = Logger(label: "test")
-  logger.logLevel = .critical
-  let node = test.domain.node
-  let security = try TransportSecurity(
-    root: test.domain.authority.root, identity: .init(chain: node.credential.chain, key: node.key))
-  let transport = try NodeServerTransport(
-    security: security, listeningOn: [ListenAddress(host: "127.0.0.1", port: 0)], group: eventLoops, logger: logger)
-  let group = try test.group
-  let server = GRPCServer(
-    transport: transport, services: [SectorServiceHandler(group), BackupServiceHandler(group)])
-  let result: Result<Void, any Error>
-  do {
-    try await withThrowingTaskGroup(of: Void.self) { tasks in
-      tasks.addTask { try await server.serve() }
-      let address = try #require(try await transport.listeningAddresses.first)
-      try await body(TestService(test: test, address: address))
-      tasks.cancelAll()
-    }
-    result = .success(())
-  } catch {
-    result = .failure(error)
+  try await TestServer.with(test.group, as: test.domain.node, in: test.domain) { server in
+    try await body(TestService(test: test, server: server))
   }
-  try await eventLoops.shutdownGracefully()
-  try result.get()
 }
 
 struct SectorConnection: Sendable {

@@ -65,6 +65,23 @@ final class NodeEnd: Sendable {
   }
 }
 
+extension NodeEnd {
+  /// Runs `body`, unless or until there is a reason to end; nil then.
+  func unlessRequested<Result: Sendable>(
+    _ body: @escaping @Sendable () async throws -> Result
+  ) async throws -> Result? {
+    try await withThrowingTaskGroup(of: Result?.self) { group in
+      group.addTask { try await body() }
+      group.addTask {
+        await self.wait()
+        return nil
+      }
+      defer { group.cancelAll() }
+      do { return try await group.next() ?? nil } catch is CancellationError { return nil }
+    }
+  }
+}
+
 /// Ends when the node has to, and all other services with it, in order.
 struct EndWatch: ServiceLifecycle.Service {
   let end: NodeEnd

@@ -32,9 +32,12 @@ package struct ClusterTransfer: ClientCommand {
       EXAMPLES:
         btrpc cluster transfer
         btrpc cluster transfer --to /node2
+        btrpc cluster transfer --path /site-b
       """)
 
   @OptionGroup package var options: GlobalOptions
+
+  @OptionGroup var scope: ClusterScope
 
   @Option(
     help: ArgumentHelp(
@@ -52,7 +55,7 @@ package struct ClusterTransfer: ClientCommand {
   package func run(_ client: Client) async throws {
     let answer: Blocktree_V1_TransferLeadershipResponse
     do {
-      answer = try await client.cluster.transferLeadership(to: self.to?.text)
+      answer = try await self.scope.cluster(client).transferLeadership(to: self.to?.text)
     } catch let error as BlocktreeError {
       throw self.explained(error)
     }

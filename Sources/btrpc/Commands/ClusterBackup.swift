@@ -23,6 +23,8 @@ package struct ClusterBackup: ClientCommand {
 
   @OptionGroup package var options: GlobalOptions
 
+  @OptionGroup var scope: ClusterScope
+
   @Flag(name: .shortAndLong, help: "Show no progress.")
   var quiet = false
 
@@ -41,7 +43,7 @@ package struct ClusterBackup: ClientCommand {
     let progress = Progress(self.file, total: nil, isQuiet: self.quiet)
     defer { progress.finish() }
     let note = progress.forFile()
-    let summary = try await client.cluster.backup(toFile: self.file, progress: note)
+    let summary = try await self.scope.cluster(client).backup(toFile: self.file, progress: note)
     progress.finish()
     if self.file != "-" { try BackupReport(summary).print(asJSON: self.options.json) }
   }

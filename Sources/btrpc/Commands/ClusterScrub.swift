@@ -19,10 +19,13 @@ package struct ClusterScrub: ClientCommand {
 
       EXAMPLES:
         btrpc cluster scrub --wait
+        btrpc cluster scrub --path /site-b
         btrpc cluster scrub --rate 100 --address 192.0.2.7:7777
       """)
 
   @OptionGroup package var options: GlobalOptions
+
+  @OptionGroup var scope: ClusterScope
 
   @Flag(help: "Wait until all are done, and say what was found.")
   var wait = false
@@ -43,14 +46,15 @@ package struct ClusterScrub: ClientCommand {
   }
 
   package func run(_ client: Client) async throws {
-    let members = try await self.members(client)
+    let cluster = try await self.scope.cluster(client)
+    let members = try await self.members(cluster)
     var results = await withTaskGroup(of: (Int, ScrubResult).self) { tasks in
       for (number, member) in members.enumerated() {
-        tasks.addTask { (number, await self.begin(member, client)) }
+        tasks.addTask { (number, await self.begin(member, cluster)) }
       }
       return await tasks.reduce(into: [Int: ScrubResult]()) { $0[$1.0] = $1.1 }
     }
-    if self.wait { await self.await(members, &results, client) }
+    if self.wait { await self.await(members, &results, cluster) }
     let sorted = members.indices.compactMap { results[$0] }
     if self.options.json {
       try JSONOutput.print(sorted)
@@ -61,18 +65,18 @@ package struct ClusterScrub: ClientCommand {
   }
 
   /// Those to verify: all, or the one that an address was given of.
-  private func members(_ client: Client) async throws -> [Blocktree_V1_ClusterMember] {
-    if self.options.address.isEmpty { return try await client.cluster.overview().members.map(\.member) }
-    let status = try await client.cluster.status()
+  private func members(_ cluster: ClusterClient) async throws -> [Blocktree_V1_ClusterMember] {
+    if self.options.address.isEmpty { return try await cluster.overview().members.map(\.member) }
+    let status = try await cluster.status()
     guard let member = status.members.first(where: { $0.member == status.member }) else {
       throw CommandFailure("\(status.process) is no member of the cluster at present")
     }
     return [member]
   }
 
-  private func begin(_ member: Blocktree_V1_ClusterMember, _ client: Client) async -> ScrubResult {
+  private func begin(_ member: Blocktree_V1_ClusterMember, _ cluster: ClusterClient) async -> ScrubResult {
     do {
-      let pass = try await client.cluster.beginScrub(of: member, rate: self.rate << 20)
+      let pass = try await cluster.beginScrub(of: member, rate: self.rate << 20)
       return ScrubResult(process: member.process, pass: pass)
     } catch {
       return ScrubResult(process: member.process, problem: (error as? BlocktreeError)?.message ?? "\(error)")
@@ -81,7 +85,7 @@ package struct ClusterScrub: ClientCommand {
 
   /// Asks all that have begun, again and again, until all are done.
   private func await(
-    _ members: [Blocktree_V1_ClusterMember], _ results: inout [Int: ScrubResult], _ client: Client
+    _ members: [Blocktree_V1_ClusterMember], _ results: inout [Int: ScrubResult], _ cluster: ClusterClient
   ) async {
     let progress = Progress("verifying", total: nil, isQuiet: self.quiet || self.options.json)
     defer { progress.finish() }
@@ -91,7 +95,7 @@ package struct ClusterScrub: ClientCommand {
     while !waiting.isEmpty, !Task.isCancelled {
       for number in waiting.sorted() {
         // One whose store is being replaced does not answer for a while.
-        guard let status = try? await client.cluster.status(of: members[number]), status.hasScrub else {
+        guard let status = try? await cluster.status(of: members[number]), status.hasScrub else {
           if lastHeard[number] + Self.patience < .now {
             results[number]?.problem = "it does not answer any more"
             waiting.remove(number)

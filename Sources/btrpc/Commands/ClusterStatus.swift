@@ -16,15 +16,18 @@ package struct ClusterStatusCommand: ClientCommand {
 
       EXAMPLES:
         btrpc cluster status
+        btrpc cluster status --path /site-b
         btrpc --json cluster status | jq -r '.members[] | select(.lag > 1000).process'
       """)
 
   @OptionGroup package var options: GlobalOptions
 
+  @OptionGroup var scope: ClusterScope
+
   package init() {}
 
   package func run(_ client: Client) async throws {
-    let report = ClusterReport(try await client.cluster.overview())
+    let report = ClusterReport(try await self.scope.cluster(client).overview())
     if self.options.json { return try JSONOutput.print(report) }
     for line in report.lines { try Standard.line(line) }
   }

@@ -74,8 +74,9 @@ struct CredentialListing {
   }
 
   /// Whether a file is a credential of this kind.
-  func isListed(_ id: BlocktreeClient.FileID) async throws -> Bool {
-    guard let record = try await self.client.sectors.readRecords([id]).first,
+  func isListed(_ id: BlocktreeClient.FileID, at path: RemotePath) async throws -> Bool {
+    let sectors = try await self.client.sectors(storing: id, at: path.text)
+    guard let record = try await sectors.readRecords([id]).first,
       let file = try? CredentialFile(bytes: Array(record.credential))
     else { return false }
     do {
@@ -91,9 +92,17 @@ struct CredentialListing {
     var rows: [Row] = []
     try await self.client.withFileSession { session in
       let found = try await about(directory.text) { try await self.find(in: directory, session) }
-      // As many records as one call takes.
-      for start in stride(from: 0, to: found.count, by: 256) {
-        rows += try await self.rows(Array(found[start..<min(start + 256, found.count)]))
+      // Each generation is stored by a cluster of its own.
+      for generation in Set(found.map(\.id.generation)).sorted() {
+        let stored = found.filter { $0.id.generation == generation }
+        guard let first = stored.first else { continue }
+        let sectors = try await about(first.path.text) {
+          try await self.client.sectors(storing: first.id, at: first.path.text)
+        }
+        // As many records as one call takes.
+        for start in stride(from: 0, to: stored.count, by: 256) {
+          rows += try await self.rows(Array(stored[start..<min(start + 256, stored.count)]), sectors)
+        }
       }
     }
     rows.sort { $0.path < $1.path }
@@ -125,9 +134,11 @@ struct CredentialListing {
     return found
   }
 
-  private func rows(_ found: [(path: RemotePath, id: BlocktreeClient.FileID)]) async throws -> [Row] {
+  private func rows(
+    _ found: [(path: RemotePath, id: BlocktreeClient.FileID)], _ sectors: SectorClient
+  ) async throws -> [Row] {
     var rows: [Row] = []
-    for (place, record) in zip(found, try await self.client.sectors.readRecords(found.map(\.id))) {
+    for (place, record) in zip(found, try await sectors.readRecords(found.map(\.id))) {
       guard let file = try? CredentialFile(bytes: Array(record.credential)) else {
         if record.version > 0 { rows.append(Row(path: place.path.text, problem: "it is no credential")) }
         continue

@@ -175,7 +175,8 @@ package struct ProcessRemove: ClientCommand {
     let path = self.path.inDomain
     try await about(self.path.text) {
       let info = try await client.stat(self.path.text, followsLink: false)
-      guard info.type == .credential, try await CredentialListing(client, .process).isListed(info.id) else {
+      guard info.type == .credential, try await CredentialListing(client, .process).isListed(info.id, at: self.path)
+      else {
         throw CommandFailure("\(self.path): this is no credential of a process; see 'btrpc process list'")
       }
       try await client.remove(self.path.text)

@@ -48,7 +48,9 @@ package struct Ls: ClientCommand {
     var isFirst = true
     var damaged: [String] = []
     try await self.forEach(paths) { path in
-      let rows = try await about(path.text) { try await self.rows(client, path) }
+      let isStale = OneTime()
+      let rows = try await about(path.text) { try await self.rows(client, path, isStale) }
+      defer { if isStale.isSet { Standard.noteStale(path.text) } }
       for row in rows where row.entry.isDamaged { damaged.append(row.path) }
       if self.options.json {
         for row in rows { try array.append(FileJSON(path: row.path, entry: row.entry, target: row.target)) }
@@ -70,16 +72,18 @@ package struct Ls: ClientCommand {
     throw ExitCode.failure
   }
 
-  private func rows(_ client: Client, _ path: RemotePath) async throws -> [Row] {
+  private func rows(_ client: Client, _ path: RemotePath, _ isStale: OneTime) async throws -> [Row] {
     let needsInfo = self.long || self.byTime || self.bySize || self.options.json
     var rows: [Row] = []
     do {
       if self.directory { throw BlocktreeError(code: .failedPrecondition, reason: .notDirectory, message: "") }
-      for try await entry in client.list(path.text, includesInfo: needsInfo) {
+      let listing = client.list(path.text, includesInfo: needsInfo) { isStale.set() }
+      for try await entry in listing {
         rows.append(Row(path: path.appending(entry.name).text, entry: entry))
       }
     } catch let error as BlocktreeError where error.reason == .notDirectory {
       let info = try await client.stat(path.text, followsLink: !self.long)
+      if info.isStale { isStale.set() }
       rows = [
         Row(path: path.text, entry: DirectoryEntry(name: path.text, id: info.id, type: info.type, info: info))
       ]

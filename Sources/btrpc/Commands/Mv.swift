@@ -8,15 +8,22 @@ package struct Mv: ClientCommand {
   package static let configuration = CommandConfiguration(
     abstract: "Move and rename files and directories.",
     discussion: """
+      Within a cluster, a rename is one step. To another cluster's directory, files are copied and then removed, as \
+      between filesystems: they get the caller as their owner, and names of one file become files of their own.
+
       EXAMPLES:
         btrpc mv /home/ann/draft.txt /home/ann/final.txt
         btrpc mv /inbox/1 /inbox/2 /archive
+        btrpc mv /home/ann/photos /site-b/ann
       """)
 
   @OptionGroup package var options: GlobalOptions
 
   @Flag(name: .shortAndLong, help: "Fail where a file would be replaced.")
   var noClobber = false
+
+  @Flag(name: .shortAndLong, help: "Say what is copied and removed, as it can not be renamed.")
+  var verbose = false
 
   @Argument(
     help: "What to move, and where: a new path, or a directory to move into.", completion: .file(),
@@ -37,12 +44,26 @@ package struct Mv: ClientCommand {
     try await self.forEach(Array(sources)) { source in
       guard let name = source.name else { throw CommandFailure("the root can not be moved") }
       let path = intoDirectory ? destination.appending(name) : destination
-      let info = try await about("\(source) to \(path)") {
-        try await client.rename(source.text, to: path.text, replaces: !self.noClobber)
-      }
+      let info = try await self.move(source, to: path, client)
       if self.options.json { try array.append(FileJSON(path: path.text, info: info)) }
     }
     if self.options.json { try array.finish() }
+  }
+
+  private func move(_ source: RemotePath, to path: RemotePath, _ client: Client) async throws -> FileInfo {
+    do {
+      return try await client.rename(source.text, to: path.text, replaces: !self.noClobber)
+    } catch let error as BlocktreeError where error.reason == .crossGeneration {
+      let info = try await DomainMove(client: client, replaces: !self.noClobber).run(source, to: path)
+      if self.verbose {
+        Standard.flushQuietly()
+        Standard.complain(
+          Terminal.escaped("btrpc: copied \(source) to \(path), which another cluster stores, and removed it"))
+      }
+      return info
+    } catch let error as BlocktreeError {
+      throw PathFailure(path: "\(source) to \(path)", error: error)
+    }
   }
 }
 

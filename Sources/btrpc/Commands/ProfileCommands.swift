@@ -7,7 +7,7 @@ internal import BlocktreeClient
 package struct ProfileCommand: AsyncParsableCommand {
   package static let configuration = CommandConfiguration(
     commandName: "profile", abstract: "Show the profile, or make one.",
-    subcommands: [ProfileShow.self, ProfileRequest.self, ProfileJoin.self])
+    subcommands: [ProfileShow.self, ProfileRequest.self, ProfileJoin.self, ProfileDNS.self])
 
   package init() {}
 }
@@ -28,6 +28,7 @@ package struct ProfileShow: AsyncParsableCommand {
     var expires: String?
     var hasAuthority: Bool
     var addresses: [String]
+    var dns: String?
   }
 
   package func run() async throws {
@@ -38,7 +39,7 @@ package struct ProfileShow: AsyncParsableCommand {
       expires: expires?.description, hasAuthority: profile.authority != nil,
       addresses: profile.startingPoints.map { point in
         point.path.map { "\(point.address) (\($0))" } ?? "\(point.address)"
-      })
+      }, dns: profile.dns)
     if self.options.json { return try JSONOutput.print(shown) }
     var rows = [
       ["profile:", shown.directory], ["domain:", "bt://\(shown.domain)/"], ["you are:", shown.path ?? "anonymous"],
@@ -46,6 +47,7 @@ package struct ProfileShow: AsyncParsableCommand {
     if let expires { rows.append(["expires:", Format.time(expires)]) }
     rows.append(["authority:", shown.hasAuthority ? "yes, you can add processes and users" : "no"])
     rows.append(["addresses:", shown.addresses.joined(separator: ", ")])
+    if let dns = shown.dns { rows.append(["DNS name:", dns]) }
     for line in Format.table(rows) { try Standard.line(line) }
   }
 }
@@ -105,5 +107,47 @@ package struct ProfileJoin: AsyncParsableCommand {
     let directory = self.directory
     try await LocalFile.onThread { try Profile.join(package, in: directory) }
     try IssueOptions.report(package, profile: directory, json: self.options.json)
+  }
+}
+
+/// `btrpc profile dns`
+package struct ProfileDNS: AsyncParsableCommand {
+  package static let configuration = CommandConfiguration(
+    commandName: "dns",
+    abstract: "Set the domain's name in DNS, by which processes are found when none of the profile's can be reached.",
+    discussion: """
+      DNS has SRV records for _blocktree._tcp.NAME, which name processes in the domain's root directory; or else \
+      addresses of NAME itself, where processes listen on port 7777. Whoever answers has to be a process of the domain.
+
+      EXAMPLES:
+        btrpc profile dns blocktree.example.org
+        btrpc profile dns --remove
+      """)
+
+  @OptionGroup package var options: GlobalOptions
+
+  @Argument(help: "The name.")
+  var name: String?
+
+  @Flag(help: "Forget the name.")
+  var remove = false
+
+  package init() {}
+
+  package func validate() throws {
+    guard self.remove == (self.name == nil) else { throw ValidationError("Give either a name or --remove.") }
+  }
+
+  private struct Changed: Encodable {
+    var directory: String
+    var dns: String?
+  }
+
+  package func run() async throws {
+    let (directory, name) = (self.options.profileDirectory, self.name)
+    try await LocalFile.onThread { try Profile.setDNS(name, in: directory) }
+    if self.options.json {
+      return try JSONOutput.print(Changed(directory: directory, dns: try self.options.loadProfile().dns))
+    }
   }
 }

@@ -36,6 +36,14 @@ package enum FileArgument: ExpressibleByArgument, Hashable, Sendable {
     }
   }
 
+  /// The calls to the cluster that stores the file.
+  func sectors(_ client: Client, _ id: BlocktreeClient.FileID) async throws -> SectorClient {
+    switch self {
+    case .id: client.sectors
+    case .path(let path): try await about(path.text) { try await client.sectors(storing: id, at: path.text) }
+    }
+  }
+
   var text: String {
     switch self {
     case .id(let id): id.description
@@ -95,6 +103,7 @@ package struct SectorRead: ClientCommand {
 
   package func run(_ client: Client) async throws {
     let id = try await self.file.resolve(client)
+    let sectors = try await self.file.sectors(client, id)
     var run = Blocktree_V1_SectorRun()
     run.level = self.level
     run.start = self.index
@@ -104,7 +113,7 @@ package struct SectorRead: ClientCommand {
     let isText = !self.options.json && output == nil && Terminal.isOutputTerminal
     let isJSON = self.options.json && output == nil
     try await about(self.file.text) {
-      try await client.sectors.readSectors(id, version: self.version, runs: [run]) { messages in
+      try await sectors.readSectors(id, version: self.version, runs: [run]) { messages in
         let descriptor =
           if let output, output != "-" {
             // Write only, create, truncate.

@@ -27,7 +27,8 @@ package struct SectorInode: ClientCommand {
 
   package func run(_ client: Client) async throws {
     let id = try await self.file.resolve(client)
-    let record = try await about(self.file.text) { try await StoredFileVerifier(client).record(of: id) }
+    let sectors = try await self.file.sectors(client, id)
+    let record = try await about(self.file.text) { try await StoredFileVerifier(client, sectors).record(of: id) }
     let shown = RecordJSON(record)
     if self.options.json { return try JSONOutput.print(shown) }
     for line in Format.table(shown.rows) { try Standard.line(line) }

@@ -51,7 +51,8 @@ package struct SectorVerify: ClientCommand {
     var results: [Verified] = []
     try await self.forEach(self.files) { file in
       let id = try await file.resolve(client)
-      let report = try await self.verify(id, file.text, client)
+      let sectors = try await file.sectors(client, id)
+      let report = try await self.verify(id, file.text, StoredFileVerifier(client, sectors))
       let result = Verified(
         file: file.text, id: id.description, version: report.record.version.rawValue, isGood: report.isGood,
         signatures: report.signatureCount, signers: Set(report.signers.values.map(\.description)).sorted(),
@@ -65,9 +66,8 @@ package struct SectorVerify: ClientCommand {
   }
 
   private func verify(
-    _ id: BlocktreeClient.FileID, _ name: String, _ client: Client
+    _ id: BlocktreeClient.FileID, _ name: String, _ verifier: StoredFileVerifier
   ) async throws -> VerificationReport {
-    let verifier = StoredFileVerifier(client)
     let progress = Progress(name, total: nil, isQuiet: self.quiet)
     defer { progress.finish() }
     for attempt in 1... {

@@ -34,6 +34,7 @@ package struct Stat: ClientCommand {
         } else {
           for line in Self.lines(path.text, info, target) { try Standard.line(line) }
         }
+        if info.isStale { Standard.noteStale(path.text) }
       }
     }
     guard self.options.json else { return }
@@ -51,6 +52,10 @@ package struct Stat: ClientCommand {
       ["size:", Format.exactSize(info.size)],
       ["stored:", Format.exactSize(info.storedByteCount)],
       ["id:", "\(info.id), version \(info.version)"],
+      [
+        "generation:",
+        "\(info.id.generation)" + (info.servedByGeneration.map { ", served by generation \($0)" } ?? ""),
+      ],
       ["links:", "\(info.linkCount)"],
       ["mode:", "\(info.mode) \(Format.mode(info.mode, info.type))"],
       ["owner:", info.owner],

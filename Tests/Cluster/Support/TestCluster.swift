@@ -49,6 +49,10 @@ final class TestCluster: Sendable {
     /// `host:port` of each member, once it is known.
     var addresses: [Int: String] = [:]
     var paused: Set<Int> = []
+    /// Of those that do not lie in the root directory, by the directory that they lie in.
+    var sites: [String: [Int]] = [:]
+    /// Their paths.
+    var paths: [Int: String] = [:]
   }
 
   private init(scratch: Scratch, namespaces: Namespaces?, disks: [Int: TestDisk]) {
@@ -63,10 +67,10 @@ final class TestCluster: Sendable {
   /// with status 0, and removes everything. Fails, too, when a member has met a fault of its own.
   ///
   /// - Parameters:
-  ///   - network: in namespaces, no more members can be added later.
+  ///   - network: in namespaces, no more than `spare` processes can be added later.
   ///   - disks: the members that have a disk of their own, and how many bytes are on it.
   static func with<Result>(
-    _ count: Int = 1, on network: Network = .loopback, disks: [Int: Int] = [:],
+    _ count: Int = 1, on network: Network = .loopback, spare: Int = 0, disks: [Int: Int] = [:],
     _ body: (TestCluster) async throws -> Result
   ) async throws -> Result {
     let scratch = try Scratch()
@@ -76,7 +80,7 @@ final class TestCluster: Sendable {
       let namespaces: Namespaces? =
         switch network {
         case .loopback: nil
-        case .namespaces: try await Namespaces.make(count, log: toolsLog)
+        case .namespaces: try await Namespaces.make(count + spare, log: toolsLog)
         }
       let cluster = TestCluster(scratch: scratch, namespaces: namespaces, disks: made)
       let result = await cluster.run(count, body)
@@ -108,8 +112,10 @@ final class TestCluster: Sendable {
     }
   }
 
-  /// The members' names in the tree.
+  /// The names in the tree of those in the root directory.
   static func path(_ member: Int) -> String { "/node\(member + 1)" }
+
+  func path(of member: Int) -> String { self.state.withLock { $0.paths[member] } ?? Self.path(member) }
 
   func directory(_ member: Int) -> String {
     self.disks[member].map { "\($0.path)/node" } ?? "\(self.scratch.path)/node\(member + 1)"
@@ -172,27 +178,74 @@ final class TestCluster: Sendable {
   }
 
   /// Adds a process as a user does, and waits until it serves. It votes some time later: see ``settle()``.
+  ///
+  /// - Parameter moves: whether it listens somewhere else than its credential says.
   @discardableResult
-  func add() async throws -> Int {
+  func add(moves: Bool = false) async throws -> Int {
     let member = try await self.enroll()
     self.state.withLock { $0.members.append(member) }
-    try await self.start(member)
+    try await self.start(member, listeningOn: moves ? self.newAddress(member) : nil)
     return member
   }
 
+  /// Starts a member that does not run at an address that nobody knows, and waits until it says that it is ready.
+  ///
+  /// - Returns: the address.
+  func startElsewhere(_ member: Int) async throws -> String {
+    let address = self.newAddress(member)
+    try await self.start(member, listeningOn: address)
+    return address
+  }
+
+  /// One with a port, so that it stays the same when the member begins again with another store. It is free, as no other
+  /// test has the address.
+  private func newAddress(_ member: Int) -> String {
+    self.listenAddress(member).split(separator: ":")[0] + ":\(UInt16.random(in: 10_000...29_999))"
+  }
+
   /// Gives one more process its keys and its credential. It does not run, and is not counted among the members.
-  func enroll() async throws -> Int {
+  ///
+  /// - Parameter directory: where its credential is to lie, if not in the root directory.
+  func enroll(in directory: String? = nil) async throws -> Int {
     let member = self.nextMember()
+    if let directory { self.state.withLock { $0.paths[member] = "\(directory)/nas\(member)" } }
     let (request, package) = ("\(self.scratch.path)/request-\(member)", "\(self.scratch.path)/package-\(member)")
     let lines = try await self.btnode(
       "request", "--dir", self.directory(member), "--listen", self.listenAddress(member))
     try lines.joined(separator: "\n").appending("\n").write(toFile: request, atomically: true, encoding: .utf8)
     try await self.btrpc(
-      "process", "add", Self.path(member), "--services", "sector,filesystem", "--request", request, "--output", package)
+      "process", "add", self.path(of: member), "--services", "sector,filesystem", "--request", request, "--output", package)
     try await self.btnode("join", "--dir", self.directory(member), "--credential", package)
     try self.learnAddress(member)
     return member
   }
+
+  /// Adds processes to a directory as a user does, and waits until they serve it.
+  ///
+  /// - Returns: all that are there.
+  @discardableResult
+  func add(_ count: Int, to directory: String) async throws -> [Int] {
+    for _ in 0..<count {
+      let member = try await self.enroll(in: directory)
+      self.state.withLock { $0.sites[directory, default: []].append(member) }
+      try await self.start(member)
+    }
+    try await self.settle(directory)
+    return self.site(directory)
+  }
+
+  /// Those that lie in a directory, running or not.
+  func site(_ directory: String) -> [Int] { self.state.withLock { $0.sites[directory] ?? [] } }
+
+  /// A process belongs to no directory any more; it may run.
+  func forget(_ member: Int) {
+    self.state.withLock { state in
+      for directory in state.sites.keys { state.sites[directory]?.removeAll { $0 == member } }
+    }
+  }
+
+  /// Waits until all processes of a directory vote, and know the same leader in the same term.
+  func settle(_ directory: String) async throws { try await self.settle(self.site(directory)) }
 
   /// Removes a process as a user does: takes its credential away, waits until the others go on without it, and stops it
   /// if it runs.
@@ -251,10 +304,12 @@ final class TestCluster: Sendable {
   private func process(_ member: Int) -> NodeProcess? { self.state.withLock { $0.processes[member] } }
 
   /// Starts a member that does not run, and waits until it says that it is ready.
-  func start(_ member: Int) async throws {
+  ///
+  /// - Parameter address: where to listen, if not where its description says.
+  func start(_ member: Int, listeningOn address: String? = nil) async throws {
     guard !self.isRunning(member) else { throw ClusterFailure("member \(member) runs already") }
     let btnode = try Installed.product("btnode")
-    let arguments = ["run", "--dir", self.directory(member)]
+    let arguments = ["run", "--dir", self.directory(member)] + (address.map { ["--listen", $0] } ?? [])
     let (executable, all) =
       self.namespaces?.command(of: member, btnode, arguments) ?? (btnode, arguments)
     let process = try NodeProcess(executable, all, environment: Command.environment, log: self.log(member))
@@ -263,6 +318,7 @@ final class TestCluster: Sendable {
     guard line?.hasPrefix("ready ") == true else {
       throw ClusterFailure("member \(member) did not get ready\(LogFile.tail(of: self.log(member)))")
     }
+    if let address { self.state.withLock { $0.addresses[member] = address } }
   }
 
   /// SIGTERM: the member finishes what it has promised. It has to end with status 0.
@@ -330,6 +386,13 @@ final class TestCluster: Sendable {
     try await self.cut(Set(others.map { Namespaces.Cut(sender: .member($0), receiver: .member(member)) }))
   }
 
+  /// Cuts the processes of a directory off from those above, both ways. Clients reach all.
+  func cutOff(_ directory: String) async throws {
+    let site = self.site(directory)
+    let cuts = site.flatMap { one in self.members.flatMap { Self.bothWays(.member(one), .member($0)) } }
+    try await self.cut(Set(cuts))
+  }
+
   func heal() async throws { try await self.network.heal() }
 
   private func cut(_ cuts: Set<Namespaces.Cut>) async throws { try await self.network.cut(cuts) }
@@ -356,7 +419,7 @@ final class TestCluster: Sendable {
     let security = try TransportSecurity(root: profile.root, identity: identity)
     let address = try NetworkAddress(parsing: self.state.withLock { $0.addresses[member] } ?? "")
     return try await Dialer(security, group: .singletonMultiThreadedEventLoopGroup)
-      .withConnection(to: address, expecting: TreePath(parsing: Self.path(member))) { connection in
+      .withConnection(to: address, expecting: TreePath(parsing: self.path(of: member))) { connection in
         var options = CallOptions.defaults
         options.timeout = Self.statusTimeout
         return try await Blocktree_V1_ClusterService.Client(wrapping: connection.client)
@@ -371,9 +434,10 @@ final class TestCluster: Sendable {
   }
 
   /// Waits until all members vote, and know the same leader in the same term.
-  func settle() async throws {
+  func settle() async throws { try await self.settle(self.members) }
+
+  private func settle(_ members: [Int]) async throws {
     var views: [String] = []
-    let members = self.members
     do {
       try await eventually("all members vote and know the same leader, and nobody else is a member") {
         views = []
@@ -403,10 +467,10 @@ final class TestCluster: Sendable {
 
   /// The member that leads, once there is one. Those in `except` are not asked: one that can not know that it was
   /// replaced may still say so.
-  func leader(except: Set<Int> = []) async throws -> Int {
+  func leader(except: Set<Int> = [], of directory: String? = nil) async throws -> Int {
     var leader: Int?
     try await eventually("a member leads") {
-      for member in self.members where !except.contains(member) {
+      for member in directory.map(self.site) ?? self.members where !except.contains(member) {
         if await self.role(of: member) == .leader {
           leader = member
           return true

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Inodes
+package import SectorStore
+package import Sectors
+package import Trust
+
+/// One generation as the filesystem service works with it: the sector service of its cluster, in this process or in
+/// another one.
+///
+/// Where the bytes come from makes no difference: everything that is read is verified by whoever reads it, and what is
+/// committed is judged by the cluster.
+package protocol Volume: Sendable {
+  var generation: Generation { get }
+  /// Bytes in a sector of this generation.
+  var sectorSize: Int { get }
+
+  /// The newest record, as of a moment after the call began; nil when there is no such inode. Its signatures are not
+  /// verified.
+  ///
+  /// - Throws: `permissionDenied` when this process may not know; `unreachable` when the cluster can not be reached.
+  func record(_ file: FileID) async throws(SectorError) -> InodeRecord?
+  /// A record that may be behind, for what never changes. It asks nobody else, if it can.
+  func storedRecord(_ file: FileID) async throws(SectorError) -> InodeRecord?
+  /// Verifies the acceptance and the signatures of a record.
+  ///
+  /// - Throws: `dataLoss` when a signature is not that of the bytes.
+  func verify(_ record: InodeRecord) async throws(SectorError)
+
+  /// Reads neighbouring sectors or tree nodes of one version, at most 4 MiB; they are not verified.
+  ///
+  /// - Throws: `versionGone` when the version is not kept any more.
+  func read(
+    _ file: FileID, level: Int, indexes: Range<UInt64>, version: Version
+  ) async throws(SectorError) -> BlockRange
+  /// Keeps a version readable for as long as the result lives.
+  ///
+  /// - Throws: `versionGone` or `notFound` when it is not there any more.
+  func keep(_ file: FileID, version: Version) async throws(SectorError) -> any KeptVersion
+
+  /// Performs one commit, all of it in this generation. Durable on a majority of the cluster when it returns.
+  ///
+  /// - Parameter committer: this process.
+  func perform(_ commit: Commit, by committer: Credential) async throws(SectorError) -> CommitOutcome
+  /// What is known of an operation: its result when it was applied, nil when it is new.
+  func result(of operation: OperationID, by principal: TreePath) async throws(SectorError) -> [UInt8]?
+  /// Opens a session for a principal. Durable when it returns.
+  func openSession(owner: TreePath) async throws(SectorError) -> [UInt8]
+  /// Has the cluster know a session that was opened at another one, so that its operations can be completed here, too. To
+  /// do this again changes nothing. Durable when it returns.
+  func adopt(session: [UInt8], owner: TreePath) async throws(SectorError)
+  /// Hands out inode numbers, never to be handed out again: the first of so many. Durable when it returns.
+  func allocateInodes(_ count: UInt32) async throws(SectorError) -> UInt64
+}
+
+/// A version of an inode that can be read as long as this lives.
+package protocol KeptVersion: AnyObject, Sendable {}
+
+extension Pin: KeptVersion {}
+
+extension SectorGroup: Volume {
+  package func keep(_ file: FileID, version: Version) async throws(SectorError) -> any KeptVersion {
+    try self.pin(file, version: version)
+  }
+
+  package func adopt(session: [UInt8], owner: TreePath) async throws(SectorError) {
+    _ = try await self.openSession(owner: SessionOwner(owner), adopting: session)
+  }
+}
+
+/// The volumes of other clusters.
+package protocol VolumeSource: Sendable {
+  /// The volume of a generation.
+  ///
+  /// - Parameters:
+  ///   - directory: the directory that the generation serves.
+  ///   - id: that directory's file id.
+  /// - Throws: `unreachable` when nobody who serves it is known or can be reached.
+  func volume(
+    _ generation: Generation, serving directory: TreePath, _ id: FileID
+  ) async throws(SectorError) -> any Volume
+}

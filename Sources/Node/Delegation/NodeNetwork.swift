@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BlocktreeClient
+internal import Filesystem
+internal import NIOCore
+internal import Sectors
+private import Synchronization
+internal import Transport
+internal import Trust
+
+/// What a node has to do with processes of other clusters: connections to them, and their volumes.
+final class NodeNetwork: Sendable {
+  let pool: ConnectionPool
+  let known: KnownProcesses
+  let volumes: RemoteVolumes
+
+  init(
+    _ identity: NodeDirectory.Identity, startingFrom description: NodeDescription, group: any EventLoop,
+    limits: TransportLimits
+  ) throws {
+    let security = try TransportSecurity(
+      root: identity.root,
+      identity: TransportSecurity.Identity(chain: identity.credential.chain, key: identity.keys.signing))
+    self.pool = ConnectionPool(Dialer(security, group: group, limits: limits))
+    let known = KnownProcesses(description)
+    self.known = known
+    self.volumes = RemoteVolumes(
+      pool: self.pool, verifier: ChainVerifier(root: identity.root), signatures: SignatureCache(),
+      processes: { directory in await known.findProcesses(in: directory, hosting: .sector) })
+  }
+
+  /// Keeps connections while `body` runs.
+  func running(_ body: () async throws -> Void) async throws {
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask { await self.pool.run() }
+      group.addTask { await self.volumes.run() }
+      defer { group.cancelAll() }
+      try await body()
+    }
+  }
+}
+
+/// The processes that are known in other directories, and where they are.
+final class KnownProcesses: Sendable {
+  private struct State {
+    /// Of directories above, by directory.
+    var above: [TreePath: [RemoteVolumes.Process]] = [:]
+    /// Of this process's own cluster: of the directories that it stores, and its own.
+    var credentials: CredentialIndex?
+    var find: Find?
+  }
+
+  /// Asks others for the processes in a directory with a service; answers none when they do not say.
+  typealias Find = @Sendable (TreePath, Service) async -> [RemoteVolumes.Process]
+
+  /// Directories above that anything is remembered of.
+  private static let directoryCountMax = 64
+
+  private let state: Mutex<State>
+
+  /// - Parameter description: names processes to start from.
+  init(_ description: NodeDescription) {
+    var state = State()
+    for process in (description.startFrom ?? [:]).values {
+      guard let path = try? TreePath(parsing: process.path), let directory = path.parent else { continue }
+      let addresses = process.addresses.compactMap { try? NetworkAddress(parsing: $0) }
+      state.above[directory, default: []].append(.init(path: path, addresses: addresses))
+    }
+    self.state = Mutex(state)
+  }
+
+  /// The credential files of this process's own cluster, once it serves.
+  var credentials: CredentialIndex? {
+    get { self.state.withLock { $0.credentials } }
+    set { self.state.withLock { $0.credentials = newValue } }
+  }
+
+  /// How others are asked, once this process serves.
+  var find: Find? {
+    get { self.state.withLock { $0.find } }
+    set { self.state.withLock { $0.find = newValue } }
+  }
+
+  /// As ``processes(in:hosting:)``; where none is known, others are asked.
+  func findProcesses(in directory: TreePath, hosting service: Service) async -> [RemoteVolumes.Process] {
+    let known = self.processes(in: directory, hosting: service)
+    if !known.isEmpty { return known }
+    return await self.find?(directory, service) ?? []
+  }
+
+  /// The processes in a directory above, as somebody there has said.
+  func note(_ processes: [RemoteVolumes.Process], in directory: TreePath) {
+    self.state.withLock { state in
+      guard state.above[directory] != nil || state.above.count < Self.directoryCountMax else { return }
+      state.above[directory] = processes
+    }
+  }
+
+  /// The processes in a directory with a service by their marks; where marks are not known, all.
+  func processes(in directory: TreePath, hosting service: Service) -> [RemoteVolumes.Process] {
+    let (credentials, above) = self.state.withLock { ($0.credentials, $0.above[directory] ?? []) }
+    let own = (credentials?.all ?? []).filter { entry in
+      entry.path.parent == directory && entry.credential.marks.services.contains(service)
+    }
+    if own.isEmpty { return above }
+    return own.map { .init(path: $0.path, addresses: $0.credential.addresses?.addresses.addresses ?? []) }
+  }
+
+  /// Sends callers to the processes of a directory above; nil when none is known.
+  func redirection(to directory: TreePath) -> FilesystemRedirection? {
+    let processes = self.processes(in: directory, hosting: .filesystem)
+    guard !processes.isEmpty else { return nil }
+    return FilesystemRedirection(
+      directory: directory, processes: processes.map { .init(path: $0.path, addresses: $0.addresses) })
+  }
+
+  /// What a new process below starts from: the processes of this cluster, and those above that this one knows.
+  func startingPoints(
+    home: TreePath, own: (path: TreePath, addresses: [NetworkAddress])
+  ) -> [(path: TreePath, addresses: [String])] {
+    var siblings = self.processes(in: home, hosting: .sector).filter { $0.path != own.path }
+    siblings.insert(.init(path: own.path, addresses: own.addresses), at: 0)
+    let above = self.state.withLock { $0.above }.sorted { $0.key < $1.key }.flatMap(\.value)
+    return (siblings + above.filter { $0.path.parent != home }).map { ($0.path, $0.addresses.map(\.description)) }
+  }
+}

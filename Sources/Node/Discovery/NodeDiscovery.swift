@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Discovery
+internal import Filesystem
+internal import Routes
+internal import Sectors
+internal import ServiceLifecycle
+internal import Trust
+
+/// What a node has to do with discovery: it answers queries, asks others, and confirms callers from elsewhere.
+struct NodeDiscovery: Sendable {
+  let routes: NodeRoutes
+  let lookup: CredentialLookup
+  let answers: DiscoveryAnswers
+
+  /// - Parameters:
+  ///   - filesystem: says who may ask; nil where directories can not be read.
+  ///   - above: the directory of the cluster above; nil in the root's.
+  init(_ group: SectorGroup, _ filesystem: Filesystem?, _ network: NodeNetwork, above: TreePath?) {
+    let known = network.known
+    let routes = NodeRoutes(
+      cluster: GroupAnswers(group), caller: DiscoveryCalls(network.pool),
+      above: { above.flatMap { known.redirect(to: $0) } }, now: { RouteTime(nanoseconds: SteadyClock.nanoseconds()) })
+    self.routes = routes
+    self.lookup = CredentialLookup(
+      source: routes, guests: group.guests, verifier: group.verifier, now: SteadyClock.nanoseconds,
+      date: WallClock.date)
+    self.answers = DiscoveryAnswers(group: group, filesystem: filesystem, routes: routes)
+    known.find = { directory, service in
+      guard case .found(let found)? = try? await routes.find(.contained, service, directory).outcome else { return [] }
+      return found.processes.map { .init(path: $0.path, addresses: $0.addresses) }
+    }
+  }
+
+  var handler: DiscoveryServiceHandler { DiscoveryServiceHandler(self.answers, routes: self.routes) }
+}
+
+extension KnownProcesses {
+  /// Sends queries to the processes of a directory above; nil when none is known.
+  fileprivate func redirect(to directory: TreePath) -> Redirect? {
+    let processes = self.processes(in: directory, hosting: .filesystem)
+    guard !processes.isEmpty else { return nil }
+    return Redirect(
+      directory: directory, processes: processes.map { RouteProcess(path: $0.path, addresses: $0.addresses) },
+      lifetime: AnswerLifetime.positive)
+  }
+}
+
+/// Asks questions of others while anything needs their answers.
+struct DiscoveryTraffic: ServiceLifecycle.Service {
+  let discovery: NodeDiscovery
+
+  func run() async throws {
+    await cancelWhenGracefulShutdown {
+      await withTaskGroup(of: Void.self) { group in
+        group.addTask { await self.discovery.routes.run() }
+        group.addTask { await self.discovery.lookup.run() }
+      }
+    }
+  }
+}
+
+/// A clock that never goes back, and says nothing of the time of day.
+enum SteadyClock {
+  private static let start = ContinuousClock.now
+
+  /// Nanoseconds since the first call.
+  static func nanoseconds() -> Int64 { (ContinuousClock.now - self.start).nanoseconds }
+}
