@@ -71,7 +71,8 @@ public nonisolated struct Blocktree_V1_StoredEntry: Sendable {
   /// The epoch of that key.
   public var keyEpoch: UInt32 = 0
 
-  /// Set while the entry is not confirmed: it is no name if the inode turns out to be condemned.
+  /// Not used: never set, and not looked at. An entry always is a name. While a name in a delegated directory is being given,
+  /// the inode that it leads to bears the mark, in its links part.
   public var unconfirmed: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()

@@ -94,9 +94,11 @@ extension Blocktree_V1_DiscoveryService {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Answers from the credential files of the directories that the answering process's cluster stores. For what other clusters store it
-    /// > answers with a redirect. Whoever follows redirects takes only those that lead deeper than the one before, and not more
-    /// > than 64.
+    /// > Answers from the credential files of the directories that the answering process's cluster stores, and from copies of its
+    /// > members' own. For what lies in a deeper directory with a cluster of its own it redirects to that one's processes; the
+    /// > directory itself it answers for, as their credential files lie here. For what is not at or below its own directory it
+    /// > redirects upwards, or to whom it knows to be deeper there. Whoever follows redirects takes only those that lead somewhere:
+    /// > upwards each further than the one before, then downwards each deeper than the one before, and not more than 64.
     public protocol StreamingServiceProtocol: GRPCCore.RegistrableRPCService {
         /// Handle the "Find" method.
         ///
@@ -105,9 +107,12 @@ extension Blocktree_V1_DiscoveryService {
         /// > Finds processes that host a service: directly in the scope, or nearest at or above it. The scope is any path, of a
         /// > file or directory.
         /// > 
-        /// > Allowed to whoever has read permission for the scope or a readcap for it; to processes about their own directories
-        /// > and those above; and to everybody, anonymous callers included, where every directory from the scope to the root lets
-        /// > others read. Everybody else gets PERMISSION_DENIED, whether or not the scope exists.
+        /// > Allowed to whoever has read permission for the scope, or a readcap for it or for a directory above it; to processes
+        /// > about their own directories and those above; to filesystem services about what lies below their directories; and to
+        /// > everybody, anonymous callers included, where every directory from the scope to the root lets others read. A scope that
+        /// > does not exist is judged as if it were in the deepest directory on the way that does. Everybody else gets
+        /// > PERMISSION_DENIED, whether or not the scope exists. Principals of the domain get redirects in any case; anonymous callers
+        /// > where every directory on the way there lets others read.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_PATH; INVALID_REQUEST; NOT_SERVING; PARENT_UNREACHABLE.
         ///
@@ -127,9 +132,10 @@ extension Blocktree_V1_DiscoveryService {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain.
+        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain. The cluster that stores
+        /// > the directory of the file answers, which for a directory with a cluster of its own is the one above.
         /// > 
-        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING; PARENT_UNREACHABLE.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Blocktree_V1_ReadCredentialRequest` messages.
@@ -175,9 +181,11 @@ extension Blocktree_V1_DiscoveryService {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Answers from the credential files of the directories that the answering process's cluster stores. For what other clusters store it
-    /// > answers with a redirect. Whoever follows redirects takes only those that lead deeper than the one before, and not more
-    /// > than 64.
+    /// > Answers from the credential files of the directories that the answering process's cluster stores, and from copies of its
+    /// > members' own. For what lies in a deeper directory with a cluster of its own it redirects to that one's processes; the
+    /// > directory itself it answers for, as their credential files lie here. For what is not at or below its own directory it
+    /// > redirects upwards, or to whom it knows to be deeper there. Whoever follows redirects takes only those that lead somewhere:
+    /// > upwards each further than the one before, then downwards each deeper than the one before, and not more than 64.
     public protocol ServiceProtocol: Blocktree_V1_DiscoveryService.StreamingServiceProtocol {
         /// Handle the "Find" method.
         ///
@@ -186,9 +194,12 @@ extension Blocktree_V1_DiscoveryService {
         /// > Finds processes that host a service: directly in the scope, or nearest at or above it. The scope is any path, of a
         /// > file or directory.
         /// > 
-        /// > Allowed to whoever has read permission for the scope or a readcap for it; to processes about their own directories
-        /// > and those above; and to everybody, anonymous callers included, where every directory from the scope to the root lets
-        /// > others read. Everybody else gets PERMISSION_DENIED, whether or not the scope exists.
+        /// > Allowed to whoever has read permission for the scope, or a readcap for it or for a directory above it; to processes
+        /// > about their own directories and those above; to filesystem services about what lies below their directories; and to
+        /// > everybody, anonymous callers included, where every directory from the scope to the root lets others read. A scope that
+        /// > does not exist is judged as if it were in the deepest directory on the way that does. Everybody else gets
+        /// > PERMISSION_DENIED, whether or not the scope exists. Principals of the domain get redirects in any case; anonymous callers
+        /// > where every directory on the way there lets others read.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_PATH; INVALID_REQUEST; NOT_SERVING; PARENT_UNREACHABLE.
         ///
@@ -208,9 +219,10 @@ extension Blocktree_V1_DiscoveryService {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain.
+        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain. The cluster that stores
+        /// > the directory of the file answers, which for a directory with a cluster of its own is the one above.
         /// > 
-        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING; PARENT_UNREACHABLE.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_ReadCredentialRequest` message.
@@ -254,9 +266,11 @@ extension Blocktree_V1_DiscoveryService {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Answers from the credential files of the directories that the answering process's cluster stores. For what other clusters store it
-    /// > answers with a redirect. Whoever follows redirects takes only those that lead deeper than the one before, and not more
-    /// > than 64.
+    /// > Answers from the credential files of the directories that the answering process's cluster stores, and from copies of its
+    /// > members' own. For what lies in a deeper directory with a cluster of its own it redirects to that one's processes; the
+    /// > directory itself it answers for, as their credential files lie here. For what is not at or below its own directory it
+    /// > redirects upwards, or to whom it knows to be deeper there. Whoever follows redirects takes only those that lead somewhere:
+    /// > upwards each further than the one before, then downwards each deeper than the one before, and not more than 64.
     public protocol SimpleServiceProtocol: Blocktree_V1_DiscoveryService.ServiceProtocol {
         /// Handle the "Find" method.
         ///
@@ -265,9 +279,12 @@ extension Blocktree_V1_DiscoveryService {
         /// > Finds processes that host a service: directly in the scope, or nearest at or above it. The scope is any path, of a
         /// > file or directory.
         /// > 
-        /// > Allowed to whoever has read permission for the scope or a readcap for it; to processes about their own directories
-        /// > and those above; and to everybody, anonymous callers included, where every directory from the scope to the root lets
-        /// > others read. Everybody else gets PERMISSION_DENIED, whether or not the scope exists.
+        /// > Allowed to whoever has read permission for the scope, or a readcap for it or for a directory above it; to processes
+        /// > about their own directories and those above; to filesystem services about what lies below their directories; and to
+        /// > everybody, anonymous callers included, where every directory from the scope to the root lets others read. A scope that
+        /// > does not exist is judged as if it were in the deepest directory on the way that does. Everybody else gets
+        /// > PERMISSION_DENIED, whether or not the scope exists. Principals of the domain get redirects in any case; anonymous callers
+        /// > where every directory on the way there lets others read.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_PATH; INVALID_REQUEST; NOT_SERVING; PARENT_UNREACHABLE.
         ///
@@ -287,9 +304,10 @@ extension Blocktree_V1_DiscoveryService {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain.
+        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain. The cluster that stores
+        /// > the directory of the file answers, which for a directory with a cluster of its own is the one above.
         /// > 
-        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING; PARENT_UNREACHABLE.
         ///
         /// - Parameters:
         ///   - request: A `Blocktree_V1_ReadCredentialRequest` message.
@@ -457,9 +475,11 @@ extension Blocktree_V1_DiscoveryService {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Answers from the credential files of the directories that the answering process's cluster stores. For what other clusters store it
-    /// > answers with a redirect. Whoever follows redirects takes only those that lead deeper than the one before, and not more
-    /// > than 64.
+    /// > Answers from the credential files of the directories that the answering process's cluster stores, and from copies of its
+    /// > members' own. For what lies in a deeper directory with a cluster of its own it redirects to that one's processes; the
+    /// > directory itself it answers for, as their credential files lie here. For what is not at or below its own directory it
+    /// > redirects upwards, or to whom it knows to be deeper there. Whoever follows redirects takes only those that lead somewhere:
+    /// > upwards each further than the one before, then downwards each deeper than the one before, and not more than 64.
     public protocol ClientProtocol: Sendable {
         /// Call the "Find" method.
         ///
@@ -468,9 +488,12 @@ extension Blocktree_V1_DiscoveryService {
         /// > Finds processes that host a service: directly in the scope, or nearest at or above it. The scope is any path, of a
         /// > file or directory.
         /// > 
-        /// > Allowed to whoever has read permission for the scope or a readcap for it; to processes about their own directories
-        /// > and those above; and to everybody, anonymous callers included, where every directory from the scope to the root lets
-        /// > others read. Everybody else gets PERMISSION_DENIED, whether or not the scope exists.
+        /// > Allowed to whoever has read permission for the scope, or a readcap for it or for a directory above it; to processes
+        /// > about their own directories and those above; to filesystem services about what lies below their directories; and to
+        /// > everybody, anonymous callers included, where every directory from the scope to the root lets others read. A scope that
+        /// > does not exist is judged as if it were in the deepest directory on the way that does. Everybody else gets
+        /// > PERMISSION_DENIED, whether or not the scope exists. Principals of the domain get redirects in any case; anonymous callers
+        /// > where every directory on the way there lets others read.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_PATH; INVALID_REQUEST; NOT_SERVING; PARENT_UNREACHABLE.
         ///
@@ -495,9 +518,10 @@ extension Blocktree_V1_DiscoveryService {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain.
+        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain. The cluster that stores
+        /// > the directory of the file answers, which for a directory with a cluster of its own is the one above.
         /// > 
-        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING; PARENT_UNREACHABLE.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_ReadCredentialRequest` message.
@@ -551,9 +575,11 @@ extension Blocktree_V1_DiscoveryService {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Answers from the credential files of the directories that the answering process's cluster stores. For what other clusters store it
-    /// > answers with a redirect. Whoever follows redirects takes only those that lead deeper than the one before, and not more
-    /// > than 64.
+    /// > Answers from the credential files of the directories that the answering process's cluster stores, and from copies of its
+    /// > members' own. For what lies in a deeper directory with a cluster of its own it redirects to that one's processes; the
+    /// > directory itself it answers for, as their credential files lie here. For what is not at or below its own directory it
+    /// > redirects upwards, or to whom it knows to be deeper there. Whoever follows redirects takes only those that lead somewhere:
+    /// > upwards each further than the one before, then downwards each deeper than the one before, and not more than 64.
     public struct Client<Transport>: ClientProtocol where Transport: GRPCCore.ClientTransport {
         private let client: GRPCCore.GRPCClient<Transport>
 
@@ -572,9 +598,12 @@ extension Blocktree_V1_DiscoveryService {
         /// > Finds processes that host a service: directly in the scope, or nearest at or above it. The scope is any path, of a
         /// > file or directory.
         /// > 
-        /// > Allowed to whoever has read permission for the scope or a readcap for it; to processes about their own directories
-        /// > and those above; and to everybody, anonymous callers included, where every directory from the scope to the root lets
-        /// > others read. Everybody else gets PERMISSION_DENIED, whether or not the scope exists.
+        /// > Allowed to whoever has read permission for the scope, or a readcap for it or for a directory above it; to processes
+        /// > about their own directories and those above; to filesystem services about what lies below their directories; and to
+        /// > everybody, anonymous callers included, where every directory from the scope to the root lets others read. A scope that
+        /// > does not exist is judged as if it were in the deepest directory on the way that does. Everybody else gets
+        /// > PERMISSION_DENIED, whether or not the scope exists. Principals of the domain get redirects in any case; anonymous callers
+        /// > where every directory on the way there lets others read.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_PATH; INVALID_REQUEST; NOT_SERVING; PARENT_UNREACHABLE.
         ///
@@ -610,9 +639,10 @@ extension Blocktree_V1_DiscoveryService {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain.
+        /// > Reads the credential file at a path, which says who somebody is. For principals of the domain. The cluster that stores
+        /// > the directory of the file answers, which for a directory with a cluster of its own is the one above.
         /// > 
-        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING.
+        /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING; PARENT_UNREACHABLE.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_ReadCredentialRequest` message.
@@ -691,9 +721,12 @@ extension Blocktree_V1_DiscoveryService.ClientProtocol {
     /// > Finds processes that host a service: directly in the scope, or nearest at or above it. The scope is any path, of a
     /// > file or directory.
     /// > 
-    /// > Allowed to whoever has read permission for the scope or a readcap for it; to processes about their own directories
-    /// > and those above; and to everybody, anonymous callers included, where every directory from the scope to the root lets
-    /// > others read. Everybody else gets PERMISSION_DENIED, whether or not the scope exists.
+    /// > Allowed to whoever has read permission for the scope, or a readcap for it or for a directory above it; to processes
+    /// > about their own directories and those above; to filesystem services about what lies below their directories; and to
+    /// > everybody, anonymous callers included, where every directory from the scope to the root lets others read. A scope that
+    /// > does not exist is judged as if it were in the deepest directory on the way that does. Everybody else gets
+    /// > PERMISSION_DENIED, whether or not the scope exists. Principals of the domain get redirects in any case; anonymous callers
+    /// > where every directory on the way there lets others read.
     /// > 
     /// > Errors: PERMISSION_DENIED; INVALID_PATH; INVALID_REQUEST; NOT_SERVING; PARENT_UNREACHABLE.
     ///
@@ -724,9 +757,10 @@ extension Blocktree_V1_DiscoveryService.ClientProtocol {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Reads the credential file at a path, which says who somebody is. For principals of the domain.
+    /// > Reads the credential file at a path, which says who somebody is. For principals of the domain. The cluster that stores
+    /// > the directory of the file answers, which for a directory with a cluster of its own is the one above.
     /// > 
-    /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING.
+    /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING; PARENT_UNREACHABLE.
     ///
     /// - Parameters:
     ///   - request: A request containing a single `Blocktree_V1_ReadCredentialRequest` message.
@@ -794,9 +828,12 @@ extension Blocktree_V1_DiscoveryService.ClientProtocol {
     /// > Finds processes that host a service: directly in the scope, or nearest at or above it. The scope is any path, of a
     /// > file or directory.
     /// > 
-    /// > Allowed to whoever has read permission for the scope or a readcap for it; to processes about their own directories
-    /// > and those above; and to everybody, anonymous callers included, where every directory from the scope to the root lets
-    /// > others read. Everybody else gets PERMISSION_DENIED, whether or not the scope exists.
+    /// > Allowed to whoever has read permission for the scope, or a readcap for it or for a directory above it; to processes
+    /// > about their own directories and those above; to filesystem services about what lies below their directories; and to
+    /// > everybody, anonymous callers included, where every directory from the scope to the root lets others read. A scope that
+    /// > does not exist is judged as if it were in the deepest directory on the way that does. Everybody else gets
+    /// > PERMISSION_DENIED, whether or not the scope exists. Principals of the domain get redirects in any case; anonymous callers
+    /// > where every directory on the way there lets others read.
     /// > 
     /// > Errors: PERMISSION_DENIED; INVALID_PATH; INVALID_REQUEST; NOT_SERVING; PARENT_UNREACHABLE.
     ///
@@ -831,9 +868,10 @@ extension Blocktree_V1_DiscoveryService.ClientProtocol {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Reads the credential file at a path, which says who somebody is. For principals of the domain.
+    /// > Reads the credential file at a path, which says who somebody is. For principals of the domain. The cluster that stores
+    /// > the directory of the file answers, which for a directory with a cluster of its own is the one above.
     /// > 
-    /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING.
+    /// > Errors: PERMISSION_DENIED; INVALID_PATH; NOT_SERVING; PARENT_UNREACHABLE.
     ///
     /// - Parameters:
     ///   - message: request message to send.

@@ -194,8 +194,9 @@ public nonisolated struct Blocktree_V1_Redirect: Sendable {
   /// For how long that may be remembered, in milliseconds.
   public var lifetimeMs: UInt32 = 0
 
-  /// For a query for the nearest: who it is if nobody further on the way knows a nearer one; absent when there is nobody, or none
-  /// is known here.
+  /// For a query for the nearest: who it is if nobody further on the way knows a nearer one. Absent: not told, as the caller
+  /// may not know, or the answering process does not. Present without processes: in the directories that it answers for,
+  /// there is nobody at or above the scope.
   public var nearestAbove: Blocktree_V1_FoundProcesses {
     get {_nearestAbove ?? Blocktree_V1_FoundProcesses()}
     set {_nearestAbove = newValue}

@@ -120,7 +120,8 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
   /// OUT_OF_RANGE: an offset or index lies beyond the largest that is possible. Metadata: "limit".
   case outOfRange // = 29
 
-  /// UNAVAILABLE: the other process could not be reached.
+  /// UNAVAILABLE: the other process could not be reached; or no process of the cluster that stores what is asked for, and then
+  /// nothing was done here. Metadata in the second case: "generation".
   case peerUnreachable // = 30
 
   /// UNAVAILABLE: the TLS handshake with the other process failed.
@@ -180,7 +181,8 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
   case redirected // = 45
 
   /// UNAVAILABLE: this takes the processes of a directory above, which can not be reached at present; nothing was done.
-  /// Metadata: "directory", theirs. What lies deeper goes on.
+  /// Metadata, if known: "directory", theirs. What lies deeper goes on. Every call of a caller whose credential file another
+  /// cluster stores gets this when that cluster can not be asked whether the file is still there: retry later.
   case parentUnreachable // = 46
 
   /// FAILED_PRECONDITION: the directory has a cluster of its own with files in it. Metadata: "directory". Drain it first.

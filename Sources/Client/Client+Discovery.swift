@@ -142,9 +142,15 @@ extension Client {
         try await connection.discovery.find(request, options: options)
       }
       switch response.answer {
-      case .found(let found): return try FoundProcesses(found)
+      case .found(let answer):
+        let found = try FoundProcesses(answer)
+        // Of those above, whoever answers knows nothing.
+        return query.kind == .contained || found.isBelievable(from: attempt.cluster.scope) ? found : found.none
       case .redirect(let redirect):
-        if query.kind == .nearest, redirect.hasNearestAbove { query.above = try FoundProcesses(redirect.nearestAbove) }
+        if query.kind == .nearest, redirect.hasNearestAbove {
+          let above = try FoundProcesses(redirect.nearestAbove)
+          if above.isBelievable(from: attempt.cluster.scope) { query.above = above }
+        }
         throw RedirectedAnswer(redirection: try ClientRedirection(redirect))
       case nil: throw BlocktreeError.malformedAnswer("answer")
       }
@@ -235,6 +241,17 @@ extension FoundProcess {
 }
 
 extension FoundProcesses {
+  /// Whether processes of a directory may know that: it is about this directory or a deeper one, or about none.
+  fileprivate func isBelievable(from answering: TreePath) -> Bool {
+    guard let directory = self.directory.flatMap({ try? TreePath(parsing: $0) }) else { return true }
+    return answering.isSameOrAncestor(of: directory)
+  }
+
+  /// That there are none.
+  fileprivate var none: FoundProcesses {
+    FoundProcesses(directory: nil, processes: [], lifetime: self.lifetime, isStale: self.isStale)
+  }
+
   fileprivate init(_ message: Blocktree_V1_FoundProcesses) throws(BlocktreeError) {
     let processes = try FoundProcess.all(message.processes)
     if !processes.isEmpty {

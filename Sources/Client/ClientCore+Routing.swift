@@ -66,6 +66,7 @@ extension ClientCore {
     observe: (RouteEvent) -> Void = { _ in }, _ attempt: (inout ClusterAttempt) async throws -> Result
   ) async throws -> Result {
     let deadline = timeout.map { ContinuousClock.now + $0 }
+    if isMutation { search.confine() }
     var hasBootstrapped = false
     while true {
       guard let (step, cluster) = self.next(search, kind) else { throw BlocktreeError.closed }
@@ -121,15 +122,16 @@ extension ClientCore {
       self.lost(step, kind)
       if search.failed(step) { return }
     }
-    throw search.path == search.original ? error : error.naming(search.original, insteadOf: search.path)
+    let named = search.path == search.original ? error : error.naming(search.original, insteadOf: search.path)
+    throw attempt.trace.isUnreachable ? named.unreachable(of: attempt.cluster.scope) : named
   }
 
-  /// Finds the process that does an operation on a path before a call is made that can not be made twice.
+  /// Finds the process that does a change at a path before a call is made that can not be made twice.
   ///
   /// - Returns: the path to ask for: links may have led on.
   func settle(_ path: String, timeout: Duration?) async throws -> String {
     guard let parsed = try? TreePath(parsing: path) else { throw BlocktreeError.invalidPath("malformed", path: path) }
-    var search = RouteSearch(parsed)
+    var search = RouteSearch(parsed, isConfined: true)
     do {
       _ = try await self.routed(&search, timeout: timeout, isMutation: false) { attempt in
         let path = attempt.path
@@ -146,6 +148,15 @@ extension ClientCore {
 }
 
 extension BlocktreeError {
+  /// Says which directory it is whose processes can not be reached.
+  fileprivate func unreachable(of directory: TreePath) -> BlocktreeError {
+    var metadata = self.metadata
+    metadata["directory"] = "\(directory)"
+    return BlocktreeError(
+      code: self.code, reason: self.reason, message: "no process of \(directory) can be reached: \(self.message)",
+      metadata: metadata, retry: self.retry, retryDelay: self.retryDelay)
+  }
+
   /// An operation may have been done by processes that do not answer for its path any more.
   fileprivate static func unsettled(_ path: TreePath) -> BlocktreeError {
     BlocktreeError(

@@ -10,7 +10,7 @@ package struct ClientRedirection: Hashable, Sendable {
   /// What the list of processes takes at most.
   private static let textByteCountMax = 64 << 10
   /// However long somebody wants to be remembered.
-  package static let lifetimeMax: Duration = .seconds(300)
+  package static let lifetimeMax: Duration = .seconds(30)
 
   /// The directory whose processes these are.
   package let directory: TreePath

@@ -168,6 +168,8 @@ final class ClusterCore: Sendable {
     var schedule = RetrySchedule(timeout: timeout, patience: patience, now: .now)
     var random = SystemRandomNumberGenerator()
     trace.isUnreachable = false
+    // Once in a call: what DNS names may be forgotten at once, as it is not in the root, and would be found again.
+    var hasFound = false
     while true {
       var wasSent = false
       do {
@@ -191,9 +193,11 @@ final class ClusterCore: Sendable {
         try Task.checkCancellation()
         var error = try BlocktreeError(thrown: error)
         let pause = self.failed(&route, error, wasSent: wasSent)
-        if !wasSent, pause == .outage {
+        if !wasSent, pause == .outage, !hasFound {
           switch await self.bootstrap(within: schedule.remaining(.now)) {
-          case .found: continue
+          case .found:
+            hasFound = true
+            continue
           case .failed(let reason) where route.place == nil: error = reason
           case .failed, .nothing: break
           }

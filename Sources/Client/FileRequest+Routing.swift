@@ -146,7 +146,7 @@ extension ClientCore {
   /// Where a name is, when links on the way to it lead to another cluster.
   private func resolved(_ path: TreePath, _ deadline: ContinuousClock.Instant?) async throws -> TreePath {
     guard let parent = path.parent, let name = path.last else { return path }
-    var search = RouteSearch(parent)
+    var search = RouteSearch(parent, isConfined: true)
     do {
       _ = try await self.routed(
         &search, timeout: deadline.map { $0 - ContinuousClock.now }, isMutation: false
@@ -200,7 +200,12 @@ package struct TwoPaths: Hashable, Sendable {
   package func check(_ error: BlocktreeError, by directory: TreePath) throws {
     guard let redirection = try ClientRedirection(error) else { return }
     // The path that it names takes the place of one of the two.
-    if redirection.path != nil { throw Elsewhere() }
+    if let path = redirection.path {
+      guard directory.isSameOrAncestor(of: path) else {
+        throw BlocktreeError.leadsOut(of: directory, to: path, from: self.first)
+      }
+      throw Elsewhere()
+    }
     let leadsUp = redirection.directory.isAncestor(of: directory)
     guard leadsUp || redirection.directory.isSameOrAncestor(of: self.common) else {
       throw BlocktreeError.crossGeneration("\(self.first)", "\(self.second)")

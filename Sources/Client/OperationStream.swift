@@ -147,18 +147,25 @@ final class OperationStream<Operation: Sendable, Outcome: Sendable>: Sendable {
       // Operations have deadlines of their own; the schedule counts the failures in a row.
       var schedule = self.schedule()
       var route = CallRoute()
+      // Once until something is answered: what DNS names may be forgotten at once, and would be found again.
+      var hasFound = false
       while true {
         let hasAnswered = Flag()
         guard let error = await self.openOnce(&route, hasAnswered) else { break }
-        if hasAnswered.isSet { schedule = self.schedule() }
+        if hasAnswered.isSet {
+          schedule = self.schedule()
+          hasFound = false
+        }
         // What has been sent is known nowhere else.
         if error.wasSent, self.isPatient || error.hasUnsettled {
           schedule.reached(.now, patience: self.core.configuration.reconnectionPatience)
         }
         var failure = error.failure
-        if !error.wasSent, error.pause == .outage {
+        if !error.wasSent, error.pause == .outage, !hasFound {
           switch await self.core.bootstrap(within: nil) {
-          case .found: continue
+          case .found:
+            hasFound = true
+            continue
           case .failed(let reason) where route.place == nil: failure = reason
           case .failed, .nothing: break
           }

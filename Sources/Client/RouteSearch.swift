@@ -11,6 +11,9 @@ package import Trust
 /// Redirects come from other machines, so they must lead somewhere: downwards each to a longer directory at or above the
 /// path, upwards each to one above the last; upwards after downwards only once; nowhere where the path was redirected
 /// already; not more than ``redirectCountMax``.
+///
+/// Symbolic links may lead what only reads anywhere. What changes something they lead on only within the directory of
+/// those who say so: others would have anything changed with the rights of the one who asks.
 package struct RouteSearch: Sendable {
   package static let redirectCountMax = 64
 
@@ -43,6 +46,8 @@ package struct RouteSearch: Sendable {
   package private(set) var hops: [Hop] = []
   /// How far above the path those are that it is asked of.
   private let levels: Int
+  /// Whether something is to be changed where the path leads.
+  package private(set) var isConfined: Bool
   /// Where the last redirect leads.
   private var goal: TreePath?
   /// Who has redirected the present path.
@@ -55,12 +60,19 @@ package struct RouteSearch: Sendable {
   ///   - levels: 0 for an operation on what the path leads to; 1 for one that changes the directory which holds the
   ///     name, 2 for one that this directory's own cluster may not do.
   ///   - avoided: who is not asked as long as others are known.
-  package init(_ path: TreePath, levels: Int = 0, avoiding avoided: Set<TreePath> = []) {
+  ///   - isConfined: whether something is to be changed where the path leads, by this operation or a later one.
+  package init(
+    _ path: TreePath, levels: Int = 0, avoiding avoided: Set<TreePath> = [], isConfined: Bool = false
+  ) {
     self.original = path
     self.path = path
     self.levels = levels
+    self.isConfined = isConfined
     self.unreachable = avoided
   }
+
+  /// Something is to be changed where the path leads.
+  package mutating func confine() { self.isConfined = true }
 
   /// Whether the next step is where a redirect leads.
   package var isRedirected: Bool { self.goal != nil }
@@ -95,7 +107,9 @@ package struct RouteSearch: Sendable {
     self.hops.append(Hop(from: directory, to: redirection.directory, path: redirection.path))
     guard self.hops.count <= Self.redirectCountMax else { throw self.error("tooMany") }
     if let path = redirection.path, path != self.path {
-      // A link may lead anywhere.
+      if self.isConfined, !directory.isSameOrAncestor(of: path) {
+        throw .leadsOut(of: directory, to: path, from: self.original)
+      }
       self.path = path
       self.visited = []
       self.hasDescended = false
@@ -128,5 +142,15 @@ package struct RouteSearch: Sendable {
         "path": "\(self.original)", "hop": "\(self.hops.count)", "from": hop.map { "\($0.from)" } ?? "",
         "directory": hop.map { "\($0.to)" } ?? "", "rule": rule,
       ])
+  }
+}
+
+extension BlocktreeError {
+  /// Processes say that a symbolic link leads to a place that is not theirs, where something would be changed.
+  static func leadsOut(of directory: TreePath, to path: TreePath, from original: TreePath) -> BlocktreeError {
+    BlocktreeError(
+      code: .failedPrecondition, reason: .redirected,
+      message: "a symbolic link leads out of \(directory), to \(path): name that path itself",
+      metadata: ["path": "\(original)", "directory": "\(directory)", "target": "\(path)", "rule": "leadsOut"])
   }
 }

@@ -72,14 +72,6 @@ package struct DiscoveryAnswers: Sendable {
         StoredCredential(bytes: entry.credential.bytes, file: entry.fileID, directory: entry.directory),
         lifetime: AnswerLifetime.positive)
     }
-    // A member that the others have gone on without would confirm whom they have removed.
-    guard await self.isCurrent() else { throw .notServing }
-    // First of all, as what lay below a directory before that was handed to others has stayed.
-    if let entry = self.group.credentials.entry(path) {
-      return .file(
-        StoredCredential(bytes: entry.credential.bytes, file: entry.fileID, directory: entry.directory),
-        lifetime: AnswerLifetime.positive)
-    }
     switch self.queries.place(ofCredential: path) {
     case .redirect(let redirect): return .redirect(redirect)
     case .above:

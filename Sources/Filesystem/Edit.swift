@@ -197,6 +197,8 @@ struct Edit: Sendable {
     let draft = try await self.draft(file)
     // Its name may have been taken away in this edit, and another file have it.
     guard var links = draft.currentLinks, !draft.isRemoved else { throw .contended }
+    // Whoever has marked it counts its names when it is done.
+    if let old = draft.old, try await !self.filesystem.isFreeOfMark(old) { throw .contended }
     guard links.parents.count < RecordLimits.parentsMax else { throw .limitReached("links") }
     links.parents.append(directory)
     links.count += 1
@@ -208,6 +210,7 @@ struct Edit: Sendable {
   mutating func unlink(_ file: FileID, from directory: FileID) async throws(FilesystemError) {
     var draft = try await self.draft(file)
     guard var links = draft.currentLinks, let place = links.parents.firstIndex(of: directory) else {
+      if let old = draft.old, try await !self.filesystem.isFreeOfMark(old) { throw .contended }
       throw try await self.mismatch(.dataLoss(file, .record))
     }
     links.parents.remove(at: place)
@@ -242,6 +245,11 @@ struct Edit: Sendable {
   /// Whether inodes of more than one generation are changed.
   var isCrossing: Bool {
     Set(self.drafts.keys.map(\.generation)).union(self.changedDirectories.map(\.generation)).count > 1
+  }
+
+  /// The records of directories that are changed, as they were read.
+  var changedDirectoryRecords: [InodeRecord] {
+    self.changedDirectories.compactMap { self.directories[$0]?.known.record }
   }
 
   /// Directories whose drafts are made when they are sealed. Others are only looked at.

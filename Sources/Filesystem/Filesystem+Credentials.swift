@@ -96,7 +96,8 @@ extension Filesystem {
     }
     return try await self.unlessRemoved([parent]) { () throws(FilesystemError) in
       guard let record = try await self.change(parent, change) else { throw .notFound }
-      return Admission(file: FileInfo(record), readcap: readcap.map { (directory, parent.fileID, $0) },
+      return Admission(
+        file: FileInfo(record), readcap: readcap.map { (directory, parent.fileID, $0) },
         directory: parent.fileID)
     }
   }

@@ -75,6 +75,7 @@ extension Filesystem {
         switch description {
         case .info(let info): listed.info = info
         case .damaged: listed.isDamaged = true
+        case .unreachable: break
         }
       }
       byteCount += listed.byteCount
@@ -92,9 +93,12 @@ extension Filesystem {
   private enum Description {
     case info(FileInfo)
     case damaged
+    /// Another cluster stores it, which can not be reached.
+    case unreachable
   }
 
-  /// Describes what an entry leads to; nil when both are gone. A damaged record spoils the listing of no other.
+  /// Describes what an entry leads to; nil when both are gone. A record that is damaged, or out of reach, spoils the
+  /// listing of no other.
   private func describe(
     _ entry: DirectoryEntry, in directory: InodeState
   ) async throws(FilesystemError) -> Description? {
@@ -104,8 +108,11 @@ extension Filesystem {
       try await self.requireGone(entry, from: directory)
       return nil
     } catch {
-      guard case .dataLoss = error else { throw error }
-      return .damaged
+      switch error {
+      case .dataLoss: return .damaged
+      case .sector(.unreachable): return .unreachable
+      default: throw error
+      }
     }
   }
 
@@ -162,7 +169,8 @@ extension Filesystem {
   /// - Parameter make: makes inode and entry with this file id and sector size, after permissions were checked.
   private func makeInode(
     _ path: TreePath, _ request: Request,
-    _ make: @escaping @Sendable (inout Edit, FileID, Int, InodeState, PathComponent) async throws(FilesystemError) ->
+    _ make:
+      @escaping @Sendable (inout Edit, FileID, Int, InodeState, PathComponent) async throws(FilesystemError) ->
       Void
   ) async throws(FilesystemError) -> FileInfo {
     try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
@@ -183,7 +191,7 @@ extension Filesystem {
           guard let record = try await self.change(parent, change) else { throw .notFound }
           return FileInfo(record)
         } catch {
-          await self.abandonCrossing(fileID)
+          await self.abandonCrossing(fileID, in: parent)
           throw error
         }
       }
@@ -278,14 +286,23 @@ extension Filesystem {
     _ = try request.writer()
     // A repetition finds the name gone: it is answered before the path is looked at.
     if let identified = request.identified,
-      try await self.resultAnywhere(of: identified.id, by: identified.principal) != nil
+      try await self.result(ofStepAt: path, identified.id, by: identified.principal) != nil
     {
       return
     }
     _ = try await self.lookingUp { () throws(FilesystemError) -> Void? in
       let place = try await self.place(of: path, for: request.caller, follow: false)
       guard let parent = place.parent, let name = place.name else { throw self.noName(place) }
-      guard let found = place.found else { throw .notFound }
+      guard let found = place.found else {
+        // Another cluster may have been the one to note it.
+        if let identified = request.identified, parent.fileID.generation != self.sectors.generation,
+          try await self.result(
+            of: identified.id, by: identified.principal, in: parent.fileID.generation) != nil
+        {
+          return ()
+        }
+        throw .notFound
+      }
       let removal = DirectoryRequest(operation: request.identified, byteCount: self.sectors.sectorSize) {
         edit throws(FilesystemError) in
         edit.caller = request.caller
@@ -322,7 +339,7 @@ extension Filesystem {
     _ = try request.writer()
     // A repetition finds the old name gone: it is answered before the paths are looked at.
     if let identified = request.identified,
-      let file = try await self.resultAnywhere(of: identified.id, by: identified.principal)
+      let file = try await self.result(ofStepAt: from, identified.id, by: identified.principal)
     {
       guard let file, let record = try await self.storedRecord(file) else { throw .notFound }
       return FileInfo(record)
@@ -422,12 +439,14 @@ extension Filesystem {
     self.home.path.isRoot || place.path != self.home.path ? .permissionDenied : self.redirection(upTo: nil)
   }
 
-  /// As `result`, where it is not known yet in which generation something is changed: that of the home directory's names
-  /// is the only other one.
-  private func resultAnywhere(
-    of operation: OperationID, by principal: TreePath
+  /// As `result`, where it is not known yet in which generation something is changed: of what lies directly in the home, in
+  /// that which stores the home.
+  private func result(
+    ofStepAt path: TreePath, _ operation: OperationID, by principal: TreePath
   ) async throws(FilesystemError) -> FileID?? {
-    try await self.result(of: operation, by: principal, in: self.home.fileID.generation)
+    let isDirect = path.parent == self.home.path
+    return try await self.result(
+      of: operation, by: principal, in: isDirect ? self.home.fileID.generation : self.sectors.generation)
   }
 
   /// Whether a credential lies in a directory or anywhere below: its path is signed, so nothing above it is renamed.
@@ -437,7 +456,8 @@ extension Filesystem {
     for credential in self.sectors.credentials.all {
       // Those in the home directory are not below anything in it.
       guard let directory = credential.directory, directory != self.home.fileID || self.home.path.isRoot,
-        let record = try await self.storedRecord(directory) else { continue }
+        let record = try await self.storedRecord(directory)
+      else { continue }
       do {
         if directory == entry.fileID { return true }
         if try await self.sectors.isAtOrAbove(entry.fileID, record) { return true }
@@ -503,6 +523,7 @@ extension Edit {
   mutating func move(_ file: FileID, from: FileID, to: FileID) async throws(FilesystemError) {
     let draft = try await self.draft(file)
     guard var links = draft.currentLinks, let place = links.parents.firstIndex(of: from) else {
+      if let old = draft.old, try await !self.filesystem.isFreeOfMark(old) { throw .contended }
       throw try await self.mismatch(.dataLoss(file, .record))
     }
     links.parents[place] = to

@@ -313,8 +313,13 @@ extension Filesystem {
 
     /// Removes what was stored so far, also by a copy of this that got further.
     package func abandon() async {
+      self.filesystem.crossing.take(self.fileID)
       guard let stored = try? await self.filesystem.storedRecord(self.fileID), stored.links.part.count == 0 else {
         return
+      }
+      // Its name is another cluster's to give, and may have been given although it was not said.
+      if let mark = stored.links.part.pending, mark.directory.generation != self.fileID.generation {
+        return await self.filesystem.settleFirmly(self.fileID, in: self.parent, mayCondemn: true)
       }
       var edit = Edit(self.filesystem, caller: self.request.caller)
       var draft = Edit.Draft(stored)

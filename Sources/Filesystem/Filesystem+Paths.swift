@@ -75,6 +75,7 @@ extension Filesystem {
       }
       // Who is asked for a credential file is asked for what its directory's own cluster stores.
       if !names.isEmpty || !entersLast {
+        if links > 0, !mayPass, self.isServedElsewhere(looked.record) { throw .permissionDenied }
         try self.checkServed(looked.record, at: way, then: [name] + names, asked: path)
       }
       guard let entry = looked.entry else {
@@ -98,7 +99,10 @@ extension Filesystem {
           return nil
         }
         let components = try way.components(following: target, then: names)
-        guard let rest = way.begin(components) else { throw self.redirection(upTo: try Self.path(components)) }
+        guard let rest = way.begin(components) else {
+          // Where a link leads that lies in a closed place is not told.
+          throw mayPass ? self.redirection(upTo: try Self.path(components)) : .permissionDenied
+        }
         names = rest
         step = nil
       default:
@@ -134,6 +138,10 @@ extension Filesystem {
     return mayPass
   }
 
+  private func isServedElsewhere(_ record: InodeRecord) -> Bool {
+    record.attributes.part.servedByGeneration != nil && record.fileID != self.home.fileID
+  }
+
   /// Takes note of a directory that another cluster serves, and sends callers to its processes where these answer.
   ///
   /// - Parameters:
@@ -156,7 +164,7 @@ extension Filesystem {
   ) throws(FilesystemError) {
     guard let generation = record.attributes.part.servedByGeneration, record.fileID != self.home.fileID else { return }
     self.volumes.note(generation, serving: directory, record.fileID)
-    let processes = self.sectors.credentials.all.filter { entry in
+    let processes = self.sectors.credentials.processes(in: directory).filter { entry in
       entry.directory == record.fileID && entry.credential.marks.services.contains(.filesystem)
     }
     guard !processes.isEmpty else { return }

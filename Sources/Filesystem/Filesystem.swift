@@ -280,12 +280,6 @@ package final class Filesystem: Sendable {
     do throws(FilesystemError) { try await edit.open(directory) } catch {
       return error.isConflict ? .conflict : .done(requests.map { _ in .failure(error) })
     }
-    // It may be losing its name just now: then nothing is to be put into it.
-    do throws(FilesystemError) {
-      if try await !self.isFreeOfMark(directory, try edit.record(of: directory)) { return .conflict }
-    } catch {
-      return .done(requests.map { _ in .failure(error) })
-    }
     var outcomes: [Outcome] = []
     loop: for request in requests {
       let before = edit
@@ -347,6 +341,8 @@ package final class Filesystem: Sendable {
   func commit(_ edit: inout Edit) async throws(FilesystemError) -> [FileID: InodeRecord]? {
     let prepared: Edit.Prepared
     do throws(FilesystemError) {
+      // A directory may be losing its name just now: then nothing is to be put into it.
+      for record in edit.changedDirectoryRecords where try await !self.isFreeOfMark(record) { return nil }
       if edit.isCrossing { return try await self.commitCrossing(&edit) }
       prepared = try await edit.prepare()
     } catch {
@@ -367,7 +363,8 @@ package final class Filesystem: Sendable {
       }
     }
     defer { for directory in prepared.directories { directory.state.announce(nil) } }
-    guard let generation = prepared.commit.records.first?.fileID.generation ?? prepared.commit.removals.first?.generation
+    guard
+      let generation = prepared.commit.records.first?.fileID.generation ?? prepared.commit.removals.first?.generation
     else { return [:] }
     let volume = try await self.volumes.volume(of: generation)
     let outcome: CommitOutcome

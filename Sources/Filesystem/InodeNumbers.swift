@@ -8,7 +8,8 @@ private import Synchronization
 /// stays unused.
 final class InodeNumbers: Sendable {
   private let blocks = Mutex<[Generation: Range<UInt64>]>([:])
-  private let refill = CombiningQueue<Never, Never>(batchCountMax: 1)
+  /// One for each generation: a cluster that is slow holds up nobody else.
+  private let refills = Mutex<[Generation: CombiningQueue<Never, Never>]>([:])
 
   private static let blockCount: UInt32 = 4_096
 
@@ -18,7 +19,12 @@ final class InodeNumbers: Sendable {
       if let number = self.take(volume.generation) {
         return FileID(generation: volume.generation, inode: InodeNumber(number))
       }
-      let result = await self.refill.alone { () async -> Result<Void, SectorError> in
+      let refill = self.refills.withLock { refills in
+        let queue = refills[volume.generation] ?? CombiningQueue<Never, Never>(batchCountMax: 1)
+        refills[volume.generation] = queue
+        return queue
+      }
+      let result = await refill.alone { () async -> Result<Void, SectorError> in
         if self.blocks.withLock({ $0[volume.generation]?.isEmpty == false }) { return .success(()) }
         do throws(SectorError) {
           let first = try await volume.allocateInodes(Self.blockCount)

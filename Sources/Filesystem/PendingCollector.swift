@@ -42,18 +42,16 @@ extension Filesystem {
     var settled = 0
     for inode in inodes {
       let file = FileID(generation: self.sectors.generation, inode: InodeNumber(inode))
-      guard let mark = try await self.storedRecord(file)?.links.part.pending,
-        mark.directory.generation != self.sectors.generation, mark.since <= self.now() - age,
+      // One that is damaged is no reason to leave the others.
+      guard let record = try? await self.storedRecord(file), let mark = record.links.part.pending,
+        mark.directory.generation != self.sectors.generation,
+        // An upload that goes on is stored piece by piece.
+        max(mark.since, record.content.part.modified) <= self.now() - age,
         let directory = self.crossing.directory(mark.directory, home: self.root)
       else { continue }
-      for _ in 0..<Self.attemptsMax {
-        switch try await self.settle(file, in: directory, mayCondemn: true) {
-        case .done: settled += 1
-        case .waits: break
-        case .conflict: continue
-        }
-        break
-      }
+      await self.settleFirmly(file, in: directory, mayCondemn: true)
+      if let record = try? await self.storedRecord(file), record.links.part.pending != nil { continue }
+      settled += 1
     }
     return settled
   }

@@ -443,7 +443,10 @@ package struct Node: Sendable {
     ]
     if let above = parts.above {
       services.append(MemberCredentials(group: parts.sectors, above: above, logger: self.logger))
-      services.append(AboveWatch(above: above, network: surroundings.network, filesystem: parts.filesystem))
+      services.append(
+        AboveWatch(
+          above: above, network: surroundings.network, filesystem: parts.filesystem, directory: self.directory,
+          pool: surroundings.pool, logger: self.logger))
     }
     if let filesystem = parts.filesystem {
       services.append(MarkKeeper(group: parts.sectors, filesystem: filesystem, logger: self.logger))
@@ -465,7 +468,8 @@ package struct Node: Sendable {
     _ discovery: NodeDiscovery
   ) throws -> [any RegistrableRPCService] {
     let identity = surroundings.identity
-    let hosted = [Blocktree_V1_SectorService.descriptor, Blocktree_V1_DiscoveryService.descriptor]
+    let hosted =
+      [Blocktree_V1_SectorService.descriptor, Blocktree_V1_DiscoveryService.descriptor]
       .map(\.fullyQualifiedService)
       + (parts.filesystem == nil ? [] : [Blocktree_V1_FilesystemService.descriptor.fullyQualifiedService])
     let own = [Grpc_Health_V1_Health.descriptor, Grpc_Reflection_V1_ServerReflection.descriptor]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import FoundationEssentials
+internal import Trust
 
 /// What `node.json` says about the node. The same file may hold settings, which ``NodeConfiguration`` reads.
 struct NodeDescription: Codable, Hashable, Sendable {
@@ -78,6 +79,19 @@ struct NodeDescription: Codable, Hashable, Sendable {
     } catch {
       throw .malformed(path, why: "it is not a node's description")
     }
+  }
+
+  /// Processes of one directory that are kept to start from: the file is read as a whole, and a few will do.
+  static let startingPointsMax = 32
+
+  /// Puts processes that lie directly in a directory in place of those that were known there. Those without an address
+  /// are left out; if none has one, all stays as it was.
+  mutating func setStartingPoints(_ processes: [Process], in directory: TreePath) {
+    let useful = processes.filter { !$0.addresses.isEmpty }.sorted { $0.path < $1.path }.prefix(Self.startingPointsMax)
+    guard !useful.isEmpty else { return }
+    var startFrom = (self.startFrom ?? [:]).filter { (try? TreePath(parsing: $0.value.path))?.parent != directory }
+    for process in useful { startFrom[process.path] = process }
+    self.startFrom = startFrom
   }
 
   func write(to path: String) throws(NodeError) {

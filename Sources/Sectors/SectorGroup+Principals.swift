@@ -66,6 +66,29 @@ extension SectorGroup {
     self.credentials.directory(of: credential, hosting: .sector)
   }
 
+  /// Whether somebody is a process whose credential file lies, in this cluster or in one below, at or below a directory
+  /// that is stored here.
+  func isProcess(_ credential: Credential, atOrBelow file: FileID) async throws(SectorError) -> Bool {
+    guard let directory = self.nearestDirectory(ofProcess: credential) else { return false }
+    return try await self.isAtOrAbove(file, [directory], View(term: 0))
+  }
+
+  /// The directory that a process lies in; for a guest from a cluster below, the one here that its path leads through
+  /// last. Nil for users, for guests from elsewhere, and for whoever is not confirmed.
+  private func nearestDirectory(ofProcess credential: Credential) -> FileID? {
+    guard credential.kind == .process else { return nil }
+    if self.credentials.confirms(credential) { return self.credentials.entry(credential.path)?.directory }
+    guard let guest = self.guest(credential) else { return nil }
+    // Nothing above a credential is renamed, so paths tell.
+    var place = guest.path.parent
+    while let path = place {
+      let hosts = self.credentials.processes(in: path).filter { $0.credential.marks.services.contains(.sector) }
+      if let host = hosts.first { return host.directory }
+      place = path.parent
+    }
+    return nil
+  }
+
   /// Whether a directory is an inode itself or one of its ancestors, by file ids.
   package func isAtOrAbove(_ directory: FileID, _ record: InodeRecord) async throws(SectorError) -> Bool {
     try await self.isAtOrAbove(directory, [record.fileID] + CommitPolicy.directories(of: record), View(term: 0))

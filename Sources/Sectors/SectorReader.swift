@@ -38,6 +38,10 @@ struct SectorReader: Sendable {
       // It may have to hand it to its own cluster.
       if self.group.hostDirectory(of: self.caller) == file { return true }
       if [Permission.read, .write, .execute].contains(where: { self.permits($0, record) }) { return true }
+      // A process checks the permissions of all that lies above its own directory.
+      if record.attributes.part.type == .directory, try await self.group.isProcess(self.caller, atOrBelow: file) {
+        return true
+      }
     }
     return try await self.isPrivileged(record)
   }

@@ -334,7 +334,7 @@ struct Tour: Sendable {
     self.command("echo 'Stored elsewhere.' | btrpc --profile \(self.profile) put - \(new)")
     let bytes = Array("Stored elsewhere.\n".utf8)
     try await withClient(self.profile(startingFrom: members)) { client in
-      try await client.write(bytes, to: new)
+      _ = try await client.write(bytes, to: new)
     }
     try await withClient(self.profile(startingFrom: members)) { client in
       guard try await client.readAll(new).bytes == bytes else { throw TourFailure("\(new) is not what was stored") }

@@ -166,6 +166,26 @@ struct BootstrapTests {
     }
   }
 
+  @Test("gives up where DNS names processes of other directories only", arguments: [false, true])
+  func otherDirectoryOnly(inSession: Bool) async throws {
+    let domain = try TestDomain()
+    try await TestCluster.run(1, in: "/site-b", of: domain) { others in
+      let dns = try await self.dns(others.members)
+      try await self.withClient(of: domain, dns) { client in
+        let error = await #expect(throws: BlocktreeError.self) {
+          if inSession {
+            try await client.withFileSession { session in _ = try await session.makeDirectory("/a") }
+          } else {
+            try await client.makeDirectory("/a")
+          }
+        }
+        // Not that time ran out.
+        #expect(error?.code == .unavailable && error?.reason == .peerUnreachable, "\(String(describing: error))")
+      }
+      #expect(others.state.withLock { $0.askedPaths }.isEmpty)
+    }
+  }
+
   @Test("says what DNS says when that knows nobody, either")
   func unknown() async throws {
     let dns = try await self.dns([])

@@ -65,6 +65,7 @@ struct RedirectionTests {
     var metadata = self.good
     metadata["lifetime_ms"] = "4294967295"
     #expect(try ClientRedirection(self.error(metadata))?.lifetime == ClientRedirection.lifetimeMax)
+    #expect(ClientRedirection.lifetimeMax == .seconds(30))
   }
 }
 
@@ -201,6 +202,26 @@ struct RouteSearchTests {
     #expect(search.next(in: try self.routes(["/"]), self.now)?.directory.description == "/site-b/z")
   }
 
+  @Test("does not let those who redirect lead a change out of their directory")
+  func confined() throws {
+    for wrong in ["/y/x", "/site-bb/x", "/"] {
+      var search = RouteSearch(try path("/site-b/link/x"), isConfined: true)
+      let error = #expect(throws: BlocktreeError.self, "\(wrong)") {
+        try search.redirected(try redirection("/", path: wrong), by: try path("/site-b"))
+      }
+      #expect(error?.code == .failedPrecondition && error?.reason == .redirected)
+      #expect(error?.message == "a symbolic link leads out of /site-b, to \(wrong): name that path itself")
+      #expect(search.path == search.original)
+    }
+    var search = RouteSearch(try path("/site-b/link/x"), isConfined: true)
+    try search.redirected(try redirection("/site-b/z", path: "/site-b/z/x"), by: try path("/site-b"))
+    #expect(search.path.description == "/site-b/z/x")
+    // The path as it was asked for is nobody's choice.
+    var upwards = RouteSearch(try path("/home/x"), isConfined: true)
+    try upwards.redirected(try redirection("/", path: "/home/x"), by: try path("/site-b"))
+    #expect(upwards.path == upwards.original)
+  }
+
   @Test("asks those above when nobody can be reached, and waits at the second time")
   func unreachable() throws {
     var search = RouteSearch(try path("/site-b/x"))
@@ -295,5 +316,9 @@ struct TwoPathsTests {
       #expect(error?.reason == .crossGeneration)
     }
     #expect(throws: TwoPaths.Elsewhere.self) { try self.check("/s/a", "/l/b", to: "/s", by: "/", path: "/s/b") }
+    let error = #expect(throws: BlocktreeError.self) {
+      try self.check("/s/a", "/s/l/b", to: "/", by: "/s", path: "/home/b")
+    }
+    #expect(error?.reason == .redirected && error?.message.contains("/home/b") == true)
   }
 }

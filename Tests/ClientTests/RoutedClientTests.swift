@@ -240,6 +240,31 @@ struct RoutedClientTests {
     }
   }
 
+  @Test("reads where links lead out of a directory, but changes nothing there")
+  func linksOut() async throws {
+    try await self.withTwoClusters { root, site in
+      try await root.withClient(knowing: [0]) { client in
+        let home = try await client.makeDirectory("/home")
+        let redirect = TestCluster.Redirect(directory: "/", processes: root.processes, path: "/home")
+        site.state.withLock { state in state.redirect = { _ in redirect } }
+        #expect(try await client.stat("/site-b/link").id == home.id)
+        let before = self.asked(root).filter { !$0.hasPrefix("/site-b/") }
+        let changes: [@Sendable () async throws -> Void] = [
+          { _ = try await client.makeDirectory("/site-b/link") },
+          { _ = try await client.rename("/site-b/link/a", to: "/site-b/link/b") },
+          { _ = try await client.write(to: "/site-b/link") { try await $0.write([1]) } },
+        ]
+        for (index, change) in changes.enumerated() {
+          let error = await #expect(throws: BlocktreeError.self, "\(index)") { try await change() }
+          #expect(error?.reason == .redirected, "\(index): \(String(describing: error))")
+          #expect(error?.message.contains("name that path itself") == true, "\(index)")
+        }
+        #expect(self.asked(root).filter { !$0.hasPrefix("/site-b/") } == before)
+        #expect(self.files(root) == ["/home"] && root.state.withLock { $0.renames.isEmpty })
+      }
+    }
+  }
+
   @Test("takes what can be read once only once, through links as well")
   func onceThroughLink() async throws {
     try await self.withTwoClusters { root, site in
@@ -435,6 +460,34 @@ struct RoutedClientTests {
       try await root.withClient(knowing: [0]) { client in
         let result = try await client.find(.nearest, service: "relay", scope: "/site-b/x")
         #expect(result.found.directory == "/" && result.steps.last?.event == .fallback(to: "/"))
+      }
+    }
+  }
+
+  @Test("does not believe processes of a deeper directory about those above")
+  func answersAbove() async throws {
+    try await self.withTwoClusters { root, site in
+      let (right, wrong) = (self.found("/", ["node1"]), self.found("/", ["evil"]))
+      let member = site.members[0]
+      root.state.withLock { state in
+        state.findings = { _ in
+          .with {
+            $0.redirect.directory = "/site-b"
+            $0.redirect.lifetimeMs = 30_000
+            $0.redirect.processes = [
+              .with {
+                $0.path = member.path
+                $0.addresses = ["\(member.address)"]
+              }
+            ]
+            $0.redirect.nearestAbove = right
+          }
+        }
+      }
+      site.state.withLock { state in state.findings = { _ in .with { $0.found = wrong } } }
+      try await root.withClient(knowing: [0]) { client in
+        let result = try await client.find(.nearest, service: "filesystem", scope: "/site-b/x")
+        #expect(result.found.processes.map(\.path) == ["/node1"] && result.steps.last?.event == .fallback(to: "/"))
       }
     }
   }

@@ -79,7 +79,8 @@ struct DelegationTests {
       try await eventually("all three vote in one cluster") {
         generations = []
         for member in members {
-          guard let status = try? await cluster.status(of: member), status.members.count(where: { $0.vote == .voter }) == 3
+          guard let status = try? await cluster.status(of: member),
+            status.members.count(where: { $0.vote == .voter }) == 3
           else { return false }
           generations.insert(status.generation)
         }

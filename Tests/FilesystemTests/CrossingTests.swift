@@ -102,6 +102,85 @@ struct CrossingTests {
     }
   }
 
+  @Test("keeps the new file when it is only not known that it has got its name", arguments: [false, true])
+  func lostAnswer(isReplaced: Bool) async throws {
+    try await TestSite.with { site in
+      let filesystem = site.siteFilesystem
+      if isReplaced { try await filesystem.put("/site/a", [1]) }
+      site.rootGate.loseAnswers()
+      await #expect(throws: FilesystemError.self) { try await filesystem.put("/site/a", [2]) }
+      await #expect(throws: FilesystemError.self) { try await filesystem.makeDirectory("/site/d") }
+      site.rootGate.open()
+      let other = try await site.anotherSiteFilesystem()
+      #expect(try await other.get("/site/a") == [2])
+      #expect(try await other.names("/site/d").isEmpty)
+      for inode in try site.site.store.inodes(flag: .pending) {
+        let file = FileID(generation: TestSite.generation, inode: InodeNumber(inode))
+        await other.settleFirmly(file, in: other.root, mayCondemn: true)
+      }
+      #expect(try await other.get("/site/a") == [2])
+      #expect(try site.markedCount == 0)
+      #expect(site.site.status().inodes == 2)
+    }
+  }
+
+  /// Nothing is put into a directory that another service has begun to remove and then, since something was put into it,
+  /// removes all the same.
+  @Test("removes no directory that has been filled meanwhile", arguments: ["creation", "rename"])
+  func filledMeanwhile(how: String) async throws {
+    try await TestSite.with { site in
+      let (one, other) = (site.siteFilesystem, try await site.anotherSiteFilesystem())
+      try await one.makeDirectory("/site/d")
+      try await one.makeDirectory("/site/e")
+      try await one.put("/site/e/x", [1])
+      let place = try await one.place(of: path("/site/d"), for: TestDomain.owner, follow: false)
+      let (home, entry) = (try #require(place.parent), try #require(place.found?.entry))
+      var removal = Edit(one, caller: TestDomain.owner)
+      try await removal.open(home)
+      try await removal.requireEmpty(entry)
+      removal.removeEntry(entry.name, in: home)
+      try await removal.unlink(entry.fileID, from: home.fileID)
+      let parted = try removal.parted()
+      let marked = try #require(await one.mark(parted.others, of: home.fileID, for: removal))
+      if how == "creation" {
+        try await other.put("/site/d/x", [1])
+      } else {
+        try await other.move("/site/e/x", to: "/site/d/x")
+      }
+      // Now the second commit, by what was read before.
+      var own = parted.own
+      let sealed = try await own.sealDirectories()
+      let prepared = Edit.Prepared(commit: try own.sign(), directories: sealed)
+      #expect(try await one.commit(prepared, of: own) == nil)
+      #expect(marked.count == 1)
+      #expect(try await other.get("/site/d/x") == [1])
+      #expect(try await one.get("/site/d/x") == [1])
+      #expect(try site.markedCount == 0)
+    }
+  }
+
+  @Test("lets nobody link or remove what has just got its name before its names are counted")
+  func uncounted() async throws {
+    try await TestSite.with(services: [.sector]) { site in
+      let filesystem = site.rootFilesystem
+      try await filesystem.makeDirectory("/site/d")
+      // The third commit does not get through.
+      let count = site.siteGate.passed
+      site.siteGate.close(after: 1)
+      try await filesystem.put("/site/a", [1])
+      #expect(site.siteGate.passed == count + 1)
+      #expect(try site.markedCount == 1)
+      site.siteGate.open()
+      _ = try await filesystem.makeLink(path("/site/a"), as: path("/site/d/b"), filesystem.asOwner)
+      #expect(try await filesystem.stat(path("/site/a"), follow: true, for: TestDomain.owner).linkCount == 2)
+      try await filesystem.remove("/site/d/b")
+      #expect(try await filesystem.get("/site/a") == [1])
+      try await filesystem.remove("/site/a")
+      #expect(site.site.status().inodes == 1)
+      #expect(try site.markedCount == 0)
+    }
+  }
+
   /// The files of the site, with their first byte.
   private static func contents(_ filesystem: Filesystem) async throws -> [String: UInt8] {
     var contents: [String: UInt8] = [:]

@@ -101,7 +101,8 @@ struct DelegationTests {
       try await site.siteFilesystem.put("/site/f", [1])
       try await site.rootFilesystem.put("/elsewhere", [2])
       func directory(_ body: () async throws -> Void) async -> TreePath? {
-        do { try await body() } catch FilesystemError.redirected(let redirection) { return redirection.directory } catch {}
+        do { try await body() } catch FilesystemError.redirected(let redirection) { return redirection.directory } catch
+        {}
         return nil
       }
       let root = site.rootFilesystem
@@ -166,7 +167,8 @@ struct DelegationTests {
       }
       let both = [site.siteFilesystem, try await site.anotherSiteFilesystem()]
       for filesystem in both {
-        _ = try await filesystem.makeDirectory(path("/site/d"), mode: Mode(truncating: 0o755), parents: false, request(1))
+        _ = try await filesystem.makeDirectory(
+          path("/site/d"), mode: Mode(truncating: 0o755), parents: false, request(1))
       }
       for filesystem in both { try await filesystem.put("/site/f", [1], as: request(2), mustBeNew: true) }
       for filesystem in both {

@@ -151,7 +151,20 @@ final class Gate: Sendable {
   /// Commits that have passed.
   var passed: Int { self.count.withLock { $0 } }
 
-  func open() { self.left.withLock { $0 = nil } }
+  private let isLosingAnswers = Mutex(false)
+
+  /// What is committed from now on is, but whoever has committed it does not hear of that.
+  func loseAnswers() { self.isLosingAnswers.withLock { $0 = true } }
+
+  func open() {
+    self.left.withLock { $0 = nil }
+    self.isLosingAnswers.withLock { $0 = false }
+  }
+
+  fileprivate func answer() throws(SectorError) {
+    if self.isLosingAnswers.withLock({ $0 }) { throw .notServing }
+  }
+
   func close(after count: Int) { self.left.withLock { $0 = count } }
 
   fileprivate func pass() throws(SectorError) {
@@ -202,7 +215,9 @@ struct GatedVolume: Volume {
   }
   func perform(_ commit: Commit, by committer: Credential) async throws(SectorError) -> CommitOutcome {
     try self.gate.pass()
-    return try await self.base.perform(commit, by: committer)
+    let outcome = try await self.base.perform(commit, by: committer)
+    try self.gate.answer()
+    return outcome
   }
   func result(of operation: OperationID, by principal: TreePath) async throws(SectorError) -> [UInt8]? {
     guard let owner = self.base.sessionOwner(principal, actedForBy: self.caller) else { throw .permissionDenied }

@@ -77,7 +77,7 @@ struct NodeCommandTests {
     #expect(
       steps == [
         "1 Make a domai", "2 Start the pr", "3 Store a dire", "4 Read everyth", "5 Look for the", "6 Kill the lea",
-        "7 Come without", "8 Change one b", "9 Stop the pro",
+        "7 Come without", "8 Hand a direc", "9 Change one b", "10 Stop the pro",
       ])
     #expect(end.output.split(separator: "refused: ").count == 5, "\(end.output)")
     #expect(end.output.contains("All of this took "))

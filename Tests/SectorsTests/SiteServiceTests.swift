@@ -343,4 +343,78 @@ struct SiteServiceTests {
       }
     }
   }
+
+  @Test("shows processes the records, and no more, of the directories above them, whatever their modes say")
+  func readingAbove() async throws {
+    try await withService { service in
+      let test = service.test
+      let domain = test.domain
+      let group = try test.group
+      let rules = AccessRules(owner: domain.ann.path, group: .root, mode: Mode(truncating: 0o700))
+      func make(_ type: FileType, in directory: FileID) async throws -> FileID {
+        var inode = TestInode(try await test.number(), type: type, rules: rules, in: directory)
+        try await test.apply(inode.commit(by: domain.node), by: domain.node)
+        return inode.fileID
+      }
+      // /p/site and /q/site have clusters of their own.
+      let above = try await make(.directory, in: .rootDirectory)
+      let site = try await make(.directory, in: above)
+      let beside = try await make(.directory, in: above)
+      let within = try await make(.file, in: above)
+      let elsewhere = try await make(.directory, in: .rootDirectory)
+      let otherSite = try await make(.directory, in: elsewhere)
+      let nas = try domain.principal(.process, "/p/site/nas1", services: [.sector])
+      let fs = try domain.principal(.process, "/p/site/fs1", services: [.filesystem])
+      let plain = try domain.principal(.process, "/p/site/app")
+      let user = try domain.principal(.user, "/p/site/dora")
+      let other = try domain.principal(.process, "/q/site/nas1", services: [.sector])
+      for principal in [nas, fs, plain, user] { try await test.add(principal, to: site) }
+      try await test.add(other, to: otherSite)
+      // Of the clusters below.
+      let deep = try domain.principal(.process, "/p/site/rack/nas1", services: [.sector])
+      let deepUser = try domain.principal(.user, "/p/site/rack/emil")
+      let otherDeep = try domain.principal(.process, "/q/site/rack/nas1", services: [.sector])
+      for principal in [deep, deepUser, otherDeep] {
+        group.guests.confirm(
+          .init(
+            path: principal.path, keyID: principal.credential.keyID, kind: principal.credential.kind, services: []),
+          for: .seconds(1_000))
+      }
+      func mayRead(_ file: FileID, _ principal: TestPrincipal) async throws -> Bool {
+        try await service.call(as: principal) { connection in
+          do { return try await connection.records(file).first?.version == 1 } catch {
+            let refused = await failure { throw error }
+            #expect(refused.reason == "PERMISSION_DENIED", "\(principal.path)")
+            return false
+          }
+        }
+      }
+      for principal in [nas, fs, plain, deep] {
+        for file in [above, site] {
+          let isRead = try await mayRead(file, principal)
+          #expect(isRead, "\(principal.path) \(file)")
+        }
+        // The filesystem service below sees its own directory's contents by its marks, and nothing beside it.
+        for file in [beside, within, elsewhere, otherSite] {
+          let isRead = try await mayRead(file, principal)
+          #expect(!isRead, "\(principal.path) \(file)")
+        }
+      }
+      for principal in [domain.bob, user, deepUser, other, otherDeep] {
+        for file in [above, site] {
+          let isRead = try await mayRead(file, principal)
+          #expect(!isRead, "\(principal.path) \(file)")
+        }
+      }
+      let request = Blocktree_V1_ReadSectorsRequest.with {
+        $0.fileID = above.message
+        $0.runs = [.with { $0.count = 1 }]
+      }
+      for principal in [nas, deep] {
+        try await service.call(as: principal) { connection in
+          #expect(await failure { _ = try await connection.read(request) }.reason == "PERMISSION_DENIED")
+        }
+      }
+    }
+  }
 }

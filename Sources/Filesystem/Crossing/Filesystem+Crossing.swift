@@ -31,7 +31,8 @@ extension Filesystem {
     guard var records = try await self.commit(prepared, of: own) else { return nil }
     // It has happened. What comes now may be done later, too, by whoever looks at the marks.
     for file in marked.keys { self.crossing.take(file) }
-    let finished = await self.finish(parted.others, marked)
+    let state = own.directories[directory]?.state
+    let finished = await self.finish(parted.others, marked, in: state)
     records.merge(marked) { first, _ in first }
     records.merge(finished) { _, second in second }
     return records
@@ -85,7 +86,7 @@ extension Filesystem {
   ///
   /// - Returns: the records that are there then, of those that it has found as they were marked.
   private func finish(
-    _ drafts: [Edit.Draft], _ marked: [FileID: InodeRecord]
+    _ drafts: [Edit.Draft], _ marked: [FileID: InodeRecord], in directory: InodeState?
   ) async -> [FileID: InodeRecord] {
     var steps: [Edit.Draft] = []
     for draft in drafts {
@@ -109,7 +110,14 @@ extension Filesystem {
     if let records = await self.attempt(steps) { return records }
     // Somebody else has come first with one of them.
     var records: [FileID: InodeRecord] = [:]
-    for step in steps { records.merge(await self.attempt([step]) ?? [:]) { _, second in second } }
+    for step in steps {
+      if let done = await self.attempt([step]) {
+        records.merge(done) { _, second in second }
+      } else if let directory {
+        await self.settleFirmly(step.fileID, in: directory, mayCondemn: false)
+        if let record = try? await self.storedRecord(step.fileID) { records[step.fileID] = record }
+      }
+    }
     return records
   }
 
@@ -120,19 +128,28 @@ extension Filesystem {
     return records ?? nil
   }
 
-  /// Removes a new inode that did not get its name after all. What can not be removed now, `settle` removes.
-  func abandonCrossing(_ file: FileID) async {
-    guard let record = self.crossing.take(file) else { return }
-    var draft = Edit.Draft(record)
-    draft.isRemoved = true
-    _ = await self.attempt([draft])
+  /// Removes a new inode that did not get its name after all. It may have got it all the same, if it was the answer that
+  /// was lost: so it is settled, and not simply removed. What can not be settled now, is later.
+  func abandonCrossing(_ file: FileID, in directory: InodeState) async {
+    guard self.crossing.take(file) != nil else { return }
+    await self.settleFirmly(file, in: directory, mayCondemn: true)
   }
 
-  /// Whether an inode is not marked, or not any more after its mark was looked into.
-  func isFreeOfMark(_ state: InodeState, _ record: InodeRecord) async throws(FilesystemError) -> Bool {
-    guard let mark = record.links.part.pending, mark.directory.generation != state.fileID.generation else { return true }
+  /// Settles an inode, as far as that can be done now.
+  func settleFirmly(_ file: FileID, in directory: InodeState, mayCondemn: Bool) async {
+    for _ in 0..<Self.attemptsMax {
+      let settlement = try? await self.settle(file, in: directory, mayCondemn: mayCondemn)
+      guard case .conflict = settlement else { return }
+    }
+  }
+
+  /// Whether an inode is not marked. If it is, its mark is looked into: then everything is to be read again.
+  func isFreeOfMark(_ record: InodeRecord) async throws(FilesystemError) -> Bool {
+    guard let mark = record.links.part.pending, mark.directory.generation != record.fileID.generation else {
+      return true
+    }
     if let directory = self.crossing.directory(mark.directory, home: self.root) {
-      _ = try await self.settle(state.fileID, in: directory, mayCondemn: false)
+      _ = try await self.settle(record.fileID, in: directory, mayCondemn: false)
     }
     return false
   }
@@ -155,6 +172,9 @@ extension Filesystem {
   /// it sees before; then the directory gets a new version, so that nobody who has looked before can still commit; and
   /// only then it is removed. Who finds it named all the same takes both marks away.
   ///
+  /// In the same way, before the mark of an inode with a name is taken away, the directory gets a new version: whoever has
+  /// made the mark can not go on from what it has read.
+  ///
   /// - Parameters:
   ///   - directory: the one in the mark.
   ///   - mayCondemn: whether a new inode without a name is removed.
@@ -173,6 +193,7 @@ extension Filesystem {
     links.pending = nil
     links.actingFor = nil
     if links.count > 0 {
+      guard try await self.fence(directory, at: known.record.version) else { return .conflict }
       return await self.attempt([Edit.Draft(record).changing(links, actingFor: nil)]) == nil ? .conflict : .done
     }
     if record.links.part.count == 0 {
@@ -183,16 +204,20 @@ extension Filesystem {
         let condemned = await self.attempt([Edit.Draft(record).changing(links, actingFor: nil)])
         return condemned == nil ? .conflict : try await self.settle(file, in: directory, mayCondemn: true)
       }
-      var touch = Edit(self, caller: .principal(self.identity.path))
-      try await touch.open(directory)
-      guard try touch.record(of: directory).version == known.record.version else { return .conflict }
-      try await touch.touch(directory.fileID)
-      guard try await self.commit(Edit.Prepared(commit: try touch.sign(), directories: []), of: touch) != nil else {
-        return .conflict
-      }
+      guard try await self.fence(directory, at: known.record.version) else { return .conflict }
     }
     var removal = Edit.Draft(record)
     removal.isRemoved = true
     return await self.attempt([removal]) == nil ? .conflict : .done
+  }
+
+  /// Gives a directory another version, so that nobody can commit any more who has read it at this one; false when it has
+  /// another one already.
+  private func fence(_ directory: InodeState, at version: Version) async throws(FilesystemError) -> Bool {
+    var touch = Edit(self, caller: .principal(self.identity.path))
+    try await touch.open(directory)
+    guard try touch.record(of: directory).version == version else { return false }
+    try await touch.touch(directory.fileID)
+    return try await self.commit(Edit.Prepared(commit: try touch.sign(), directories: []), of: touch) != nil
   }
 }

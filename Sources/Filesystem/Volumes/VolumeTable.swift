@@ -34,8 +34,13 @@ final class VolumeTable: Sendable {
   }
 
   /// Which directory a generation serves.
+  ///
+  /// What was noted once stays: a directory that claims another one's generation does not get what is stored there. Of two
+  /// claims, that of the directory which is stored further up counts.
   func note(_ generation: Generation, serving path: TreePath, _ id: FileID) {
+    guard generation != self.own.generation else { return }
     self.state.withLock { state in
+      if let known = state.directories[generation], known.id != id, known.id.generation <= id.generation { return }
       if state.directories.count >= Self.directoryCountMax, state.directories[generation] == nil {
         state.directories.removeAll()
       }

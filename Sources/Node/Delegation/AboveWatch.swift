@@ -3,17 +3,22 @@
 internal import BlocktreeSchema
 internal import Filesystem
 internal import GRPCCore
+internal import Logging
+internal import NIOPosix
 internal import Sectors
 internal import ServiceLifecycle
 internal import SwiftProtobuf
 internal import Trust
 
 /// Keeps what a process of a delegated directory knows of what lies above: the permissions of the directories, and which
-/// processes there are.
+/// processes there are. These are written to the node's description, too, which it starts from the next time.
 struct AboveWatch: ServiceLifecycle.Service {
   let above: ClusterAbove
   let network: NodeNetwork
   let filesystem: Filesystem?
+  let directory: NodeDirectory
+  let pool: NIOThreadPool
+  let logger: Logger
 
   private static let interval = Duration.seconds(1)
   /// Rounds between two looks at who there is.
@@ -23,8 +28,7 @@ struct AboveWatch: ServiceLifecycle.Service {
     await cancelWhenGracefulShutdown {
       var round = 0
       while !Task.isCancelled {
-        // What can not be had stays as it was.
-        try? await self.filesystem?.refreshAncestors()
+        await self.filesystem?.keepAncestors()
         if round % Self.processRounds == 0 { await self.findProcesses() }
         round += 1
         try? await Task.sleep(for: Self.interval)
@@ -42,12 +46,33 @@ struct AboveWatch: ServiceLifecycle.Service {
       guard case .found(let found)? = try await call.discovery.find(request, options: call.options).answer else {
         throw SectorError.malformedAnswer("find")
       }
-      return found.processes
+      return found
     }
-    let processes = (found ?? []).compactMap { process -> RemoteVolumes.Process? in
+    guard let found else { return }
+    let processes = found.processes.compactMap { process -> RemoteVolumes.Process? in
       guard let path = try? TreePath(parsing: process.path), path.parent == cluster.path else { return nil }
       return .init(path: path, addresses: process.addresses.compactMap { try? NetworkAddress(parsing: $0) })
     }
-    if !processes.isEmpty { self.network.known.note(processes, in: cluster.path) }
+    guard !processes.isEmpty else { return }
+    self.network.known.note(processes, in: cluster.path)
+    if !found.isStale { await self.keep(processes, in: cluster.path) }
+  }
+
+  private func keep(_ processes: [RemoteVolumes.Process], in directory: TreePath) async {
+    let file = self.directory.description
+    let startingPoints = processes.map {
+      NodeDescription.Process(path: $0.path.description, addresses: $0.addresses.map(\.description))
+    }
+    do {
+      try await self.pool.runIfActive {
+        var description = try NodeDescription(readingFrom: file)
+        let former = description
+        description.setStartingPoints(startingPoints, in: directory)
+        if description != former { try description.write(to: file) }
+      }
+    } catch {
+      // What it says still holds, as far as it did.
+      self.logger.debug("the processes above were not written down", metadata: ["error": "\(error)"])
+    }
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import BlocktreeSchema
+internal import Discovery
 internal import Filesystem
 internal import Foundation
 internal import Inodes
@@ -45,6 +46,7 @@ struct ClusterAbove: Sendable {
   /// read again.
   ///
   /// - Parameter known: what was read before, by path.
+  /// - Throws: also when the answer may be out of date (`unreachable`), or may not name all (`tooLarge`).
   func credentials(
     known: [TreePath: CredentialEntry] = [:], at time: Date
   ) async throws(SectorError) -> [TreePath: CredentialEntry] {
@@ -58,11 +60,15 @@ struct ClusterAbove: Sendable {
       guard case .found(let found)? = try await call.discovery.find(request, options: call.options).answer else {
         throw SectorError.malformedAnswer("find")
       }
-      return found.processes
+      return found
     }
-    guard found.count <= SectorLimits.memberCredentialsMax else { throw SectorError.malformedAnswer("processes") }
+    // Who is missing from an old list, or from one that is cut off, is not known to be gone.
+    guard !found.isStale else { throw .unreachable(self.home.directory.generation) }
+    guard found.processes.count < DiscoveryLimits.foundMax else {
+      throw .tooLarge("processes", limit: DiscoveryLimits.foundMax - 1, found: found.processes.count)
+    }
     var entries: [TreePath: CredentialEntry] = [:]
-    for process in found {
+    for process in found.processes {
       guard let path = try? TreePath(parsing: process.path), path.parent == scope else {
         throw SectorError.malformedAnswer("path")
       }
@@ -80,8 +86,11 @@ struct ClusterAbove: Sendable {
     at path: TreePath, of volume: RemoteVolume, _ time: Date
   ) async throws(SectorError) -> CredentialEntry? {
     let answer = try await volume.cluster.call(.read) { call in
-      let response = try await call.discovery.readCredential(.with { $0.path = path.description }, options: call.options)
-      guard case .credential(let answer)? = response.answer else { throw SectorError.malformedAnswer("read_credential") }
+      let response = try await call.discovery.readCredential(
+        .with { $0.path = path.description }, options: call.options)
+      guard case .credential(let answer)? = response.answer else {
+        throw SectorError.malformedAnswer("read_credential")
+      }
       return answer
     }
     guard !answer.credential.isEmpty, let file = try? CredentialFile(bytes: Array(answer.credential)),

@@ -126,7 +126,8 @@ struct GenerationClaim: Sendable {
       // Nothing was ever stored in it.
       OwnerFiles.removeTree(self.directory.store(generation: claimed))
       self.logger.notice(
-        "another process was first to serve the directory: joining its cluster", metadata: ["generation": "\(generation)"])
+        "another process was first to serve the directory: joining its cluster",
+        metadata: ["generation": "\(generation)"])
     }
     description.claimedGeneration = nil
     description.generation = generation.rawValue

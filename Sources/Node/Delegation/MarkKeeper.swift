@@ -6,7 +6,8 @@ internal import Replication
 internal import Sectors
 internal import ServiceLifecycle
 
-/// Settles, on the member that leads, what steps over two clusters have left behind.
+/// Settles what steps over two clusters have left behind. Each member with a filesystem service does, as the one that
+/// leads may have none; those that follow wait longer, so that it is mostly done once. Doing it twice does no harm.
 struct MarkKeeper: ServiceLifecycle.Service {
   let group: SectorGroup
   let filesystem: Filesystem
@@ -15,14 +16,16 @@ struct MarkKeeper: ServiceLifecycle.Service {
   private static let interval = Duration.seconds(5)
   /// Nanoseconds. Nobody takes longer for a step, unless it has been stopped: then it finds its inode condemned.
   private static let age: Int64 = 60_000_000_000
+  /// Nanoseconds.
+  private static let followerAge: Int64 = 90_000_000_000
 
   func run() async throws {
     await cancelWhenGracefulShutdown {
       while !Task.isCancelled {
         try? await Task.sleep(for: Self.interval)
-        guard self.group.replica.leader == self.group.replica.member else { continue }
+        let isLeader = self.group.replica.leader == self.group.replica.member
         do {
-          let count = try await self.filesystem.settleMarks(olderThan: Self.age)
+          let count = try await self.filesystem.settleMarks(olderThan: isLeader ? Self.age : Self.followerAge)
           if count > 0 { self.logger.info("settled unfinished names", metadata: ["count": "\(count)"]) }
         } catch {
           self.logger.debug("unfinished names were not settled", metadata: ["error": "\(error)"])

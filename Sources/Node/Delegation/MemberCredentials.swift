@@ -15,7 +15,8 @@ struct MemberCredentials: ServiceLifecycle.Service {
   let above: ClusterAbove
   let logger: Logger
 
-  private static let interval = Duration.seconds(1)
+  /// One question of each delegated cluster to the one above.
+  private static let interval = Duration.seconds(2)
 
   func run() async throws {
     await cancelWhenGracefulShutdown {

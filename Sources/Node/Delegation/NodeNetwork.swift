@@ -21,13 +21,23 @@ final class NodeNetwork: Sendable {
     let security = try TransportSecurity(
       root: identity.root,
       identity: TransportSecurity.Identity(chain: identity.credential.chain, key: identity.keys.signing))
-    self.pool = ConnectionPool(Dialer(security, group: group, limits: limits))
+    // Whoever has been recovered elsewhere is believed, and its former members are not.
+    let lives = KnownLives(of: "", root: identity.root)
+    var limits = limits
+    // A cluster above that is back is to be noticed soon; calls have pauses of their own.
+    limits.maxBackoff = Self.maxBackoff
+    self.pool = ConnectionPool(
+      Dialer(
+        security, group: group, limits: limits,
+        interceptorsForPeer: { [LifeCheck(lives: lives, directory: $0.path.parent ?? .root)] }))
     let known = KnownProcesses(description)
     self.known = known
     self.volumes = RemoteVolumes(
       pool: self.pool, verifier: ChainVerifier(root: identity.root), signatures: SignatureCache(),
       processes: { directory in await known.findProcesses(in: directory, hosting: .sector) })
   }
+
+  private static let maxBackoff = Duration.seconds(1)
 
   /// Keeps connections while `body` runs.
   func running(_ body: () async throws -> Void) async throws {
@@ -99,9 +109,7 @@ final class KnownProcesses: Sendable {
   /// The processes in a directory with a service by their marks; where marks are not known, all.
   func processes(in directory: TreePath, hosting service: Service) -> [RemoteVolumes.Process] {
     let (credentials, above) = self.state.withLock { ($0.credentials, $0.above[directory] ?? []) }
-    let own = (credentials?.all ?? []).filter { entry in
-      entry.path.parent == directory && entry.credential.marks.services.contains(service)
-    }
+    let own = (credentials?.processes(in: directory) ?? []).filter { $0.credential.marks.services.contains(service) }
     if own.isEmpty { return above }
     return own.map { .init(path: $0.path, addresses: $0.credential.addresses?.addresses.addresses ?? []) }
   }

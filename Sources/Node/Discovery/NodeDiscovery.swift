@@ -20,7 +20,10 @@ struct NodeDiscovery: Sendable {
     let known = network.known
     let routes = NodeRoutes(
       cluster: GroupAnswers(group), caller: DiscoveryCalls(network.pool),
-      above: { above.flatMap { known.redirect(to: $0) } }, now: { RouteTime(nanoseconds: SteadyClock.nanoseconds()) })
+      above: { above.flatMap { known.redirect(to: $0) } },
+      // Whatever others say, it is asked for again as soon as an answer of this cluster would be.
+      limits: RouteLimits(lifetimeMax: AnswerLifetime.positive),
+      now: { RouteTime(nanoseconds: SteadyClock.nanoseconds()) })
     self.routes = routes
     self.lookup = CredentialLookup(
       source: routes, guests: group.guests, verifier: group.verifier, now: SteadyClock.nanoseconds,

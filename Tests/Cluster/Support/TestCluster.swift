@@ -214,7 +214,8 @@ final class TestCluster: Sendable {
       "request", "--dir", self.directory(member), "--listen", self.listenAddress(member))
     try lines.joined(separator: "\n").appending("\n").write(toFile: request, atomically: true, encoding: .utf8)
     try await self.btrpc(
-      "process", "add", self.path(of: member), "--services", "sector,filesystem", "--request", request, "--output", package)
+      "process", "add", self.path(of: member), "--services", "sector,filesystem", "--request", request, "--output",
+      package)
     try await self.btnode("join", "--dir", self.directory(member), "--credential", package)
     try self.learnAddress(member)
     return member
