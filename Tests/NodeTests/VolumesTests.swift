@@ -401,9 +401,13 @@ struct VolumesTests {
       #expect(try await volume.record(inode.fileID)?.version == 1)
       // Nothing was done at all.
       faults.set(.refuse(.notLeader(nil)), for: "Commit")
-      await #expect(throws: SectorError.unreachable(.root)) {
+      let refused = await #expect(throws: SectorError.self) {
         _ = try await volume.perform(inode.commit(by: cluster.caller), by: caller)
       }
+      // Unless the time is up just while an attempt is on its way, which happens where processors are busy: what comes of
+      // that one is not known.
+      #expect(refused == .unreachable(.root) || refused == .notServing)
+      #expect(try await volume.record(inode.fileID)?.version == 1)
       // Of a read it does not matter.
       faults.set(.hang, for: "ReadRecords")
       await #expect(throws: SectorError.unreachable(.root)) { _ = try await volume.record(inode.fileID) }
