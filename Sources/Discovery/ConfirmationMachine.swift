@@ -41,12 +41,24 @@ package struct ConfirmationMachine<Waiter: Sendable>: Sendable {
     var used: Time
   }
 
+  /// What there is of a part of the tree.
+  private struct Part {
+    var count = 0
+    var questionCount = 0
+  }
+
   private let limits: Limits
+  private let home: TreePath
   private var entries: [TreePath: Entry] = [:]
+  private var parts: [TreePath: Part] = [:]
   /// Questions under way.
   package private(set) var questionCount = 0
 
-  package init(_ limits: Limits = Limits()) { self.limits = limits }
+  /// - Parameter home: the directory that this process's cluster serves.
+  package init(_ limits: Limits = Limits(), home: TreePath = .root) {
+    self.limits = limits
+    self.home = home
+  }
 
   /// How many principals are remembered.
   package var count: Int { self.entries.count }
@@ -64,11 +76,11 @@ package struct ConfirmationMachine<Waiter: Sendable>: Sendable {
     if let entry = self.entries[path] {
       guard entry.waiters.count < self.limits.waitersMax else { return .now(.busy) }
     } else {
-      guard self.makeRoom(now: now) else { return .now(.busy) }
-      self.entries[path] = Entry(used: now)
+      guard self.makeRoom(for: path) else { return .now(.busy) }
+      self.add(Entry(used: now), at: path)
     }
     let asks = self.entries[path]?.isAsking == false
-    guard !asks || self.questionCount < self.limits.questionsMax else { return .now(.busy) }
+    guard !asks || self.mayAsk(path) else { return .now(.busy) }
     if asks { self.ask(path) }
     self.entries[path]?.waiters[id] = (keyID, waiter)
     return .wait(asks: asks)
@@ -80,10 +92,10 @@ package struct ConfirmationMachine<Waiter: Sendable>: Sendable {
     if let standing = self.standing(path, keyID, now: now) {
       guard standing == .confirmed, self.isRefreshDue(path, now: now) else { return false }
     } else {
-      guard self.questionCount < self.limits.questionsMax else { return false }
+      guard self.mayAsk(path) else { return false }
       if self.entries[path] == nil {
-        guard self.makeRoom(now: now) else { return false }
-        self.entries[path] = Entry(used: now)
+        guard self.makeRoom(for: path) else { return false }
+        self.add(Entry(used: now), at: path)
       }
       guard self.entries[path]?.isAsking == false else { return false }
     }
@@ -122,6 +134,7 @@ package struct ConfirmationMachine<Waiter: Sendable>: Sendable {
     guard var entry = self.entries[path], entry.isAsking else { return [] }
     entry.isAsking = false
     self.questionCount -= 1
+    if let part = self.part(of: path) { self.parts[part]?.questionCount -= 1 }
     switch outcome {
     case .found(let keyID, let lifetime):
       let lifetime = max(0, min(lifetime, self.limits.lifetime))
@@ -158,27 +171,59 @@ package struct ConfirmationMachine<Waiter: Sendable>: Sendable {
   package mutating func stop() -> [Waiter] {
     let waiters = self.entries.values.flatMap { $0.waiters.values.map(\.waiter) }
     self.entries = [:]
+    self.parts = [:]
     self.questionCount = 0
     return waiters
   }
 
   private func isRefreshDue(_ path: TreePath, now: Time) -> Bool {
     guard let entry = self.entries[path], let known = entry.known, !entry.isAsking else { return false }
-    return now >= known.refresh && self.questionCount < self.limits.questionsMax
+    return now >= known.refresh && self.mayAsk(path)
   }
 
   private mutating func ask(_ path: TreePath) {
     self.entries[path]?.isAsking = true
     self.questionCount += 1
+    if let part = self.part(of: path) { self.parts[part]?.questionCount += 1 }
+  }
+
+  // MARK: Room
+
+  /// Whether one more question may be under way.
+  private func mayAsk(_ path: TreePath) -> Bool {
+    guard self.questionCount < self.limits.questionsMax else { return false }
+    guard let part = self.part(of: path).flatMap({ self.parts[$0] }) else { return true }
+    return part.questionCount < self.limits.questionsMax / 2
+  }
+
+  /// The part of the tree that a principal belongs to: those who certify principals below one directory can fill the
+  /// half of what there is room for, and the rest is for all others. Nil for those who do not lie so deep.
+  private func part(of path: TreePath) -> TreePath? {
+    let depth = self.home.isAncestor(of: path) ? self.home.depth + 1 : 1
+    return path.depth > depth ? path.prefix(depth: depth) : nil
+  }
+
+  private mutating func add(_ entry: Entry, at path: TreePath) {
+    self.entries[path] = entry
+    if let part = self.part(of: path) { self.parts[part, default: Part()].count += 1 }
   }
 
   /// Whether one more principal fits in. Those that were not asked for longest give way, some at once, so that looking
-  /// for them is cheap on the whole; those about whom a question is under way do not.
-  private mutating func makeRoom(now: Time) -> Bool {
-    guard self.entries.count >= self.limits.countMax else { return true }
-    let idle = self.entries.filter { !$0.value.isAsking }.sorted { ($0.value.used, $0.key) < ($1.value.used, $1.key) }
-    for (path, _) in idle.prefix(max(1, self.limits.countMax / 16)) { self.entries[path] = nil }
-    return self.entries.count < self.limits.countMax
+  /// for them is cheap on the whole; those about whom a question is under way do not. Where a part of the tree has
+  /// filled its half, they are of that part.
+  private mutating func makeRoom(for path: TreePath) -> Bool {
+    let part = self.part(of: path)
+    let isPartFull = part.flatMap { self.parts[$0] }.map { $0.count >= self.limits.countMax / 2 } ?? false
+    guard isPartFull || self.entries.count >= self.limits.countMax else { return true }
+    let idle = self.entries.filter { !$0.value.isAsking && (!isPartFull || self.part(of: $0.key) == part) }
+      .sorted { ($0.value.used, $0.key) < ($1.value.used, $1.key) }
+    for (path, _) in idle.prefix(max(1, self.limits.countMax / 16)) {
+      self.entries[path] = nil
+      guard let part = self.part(of: path) else { continue }
+      self.parts[part]?.count -= 1
+      if self.parts[part]?.count == 0 { self.parts[part] = nil }
+    }
+    return !idle.isEmpty
   }
 }
 

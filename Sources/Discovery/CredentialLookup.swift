@@ -52,11 +52,12 @@ package final class CredentialLookup: Sendable {
   /// - Parameters:
   ///   - source: where to ask.
   ///   - guests: where to write down who is confirmed.
+  ///   - home: the directory that this process's cluster serves.
   ///   - now: nanoseconds on a clock that never goes back.
   ///   - date: the present time, by which certificates hold.
   package init(
     source: any CredentialSource, guests: any GuestRegister, verifier: ChainVerifier,
-    limits: ConfirmationLimits = .init(), timeout: Duration = CredentialLookup.timeout,
+    home: TreePath = .root, limits: ConfirmationLimits = .init(), timeout: Duration = CredentialLookup.timeout,
     now: @escaping @Sendable () -> Int64, date: @escaping @Sendable () -> Date
   ) {
     self.source = source
@@ -66,7 +67,7 @@ package final class CredentialLookup: Sendable {
     self.lifetimeMax = limits.lifetime
     self.now = now
     self.date = date
-    self.state = Mutex(State(machine: ConfirmationMachine(limits)))
+    self.state = Mutex(State(machine: ConfirmationMachine(limits, home: home)))
     (self.questions, self.question) = AsyncStream.makeStream(of: TreePath.self)
   }
 

@@ -90,7 +90,8 @@ package struct Node: Sendable {
         guard let generation else { return }
         let place = StorePlace(self.directory.store(generation: generation.rawValue), files: self.files)
         let surroundings = Surroundings(
-          identity: identity, generation: generation, home: home, network: network, place: place,
+          identity: identity, generation: generation, home: home, network: network,
+          listen: try LocalAddress.withChosenPort(self.configuration.listen), place: place,
           warrants: WarrantFile(
             path: self.directory.warrant(generation: generation.rawValue), root: identity.root,
             generation: generation.rawValue), pool: pool, eventLoops: eventLoops, end: end, metrics: metrics,
@@ -232,6 +233,8 @@ package struct Node: Sendable {
     /// Nil for a process of the root directory.
     let home: NodeHome?
     let network: NodeNetwork
+    /// With a port that stays the same when the node begins again.
+    let listen: ListenAddress
     let place: StorePlace
     let warrants: WarrantFile
     let pool: NIOThreadPool
@@ -409,7 +412,7 @@ package struct Node: Sendable {
         $0.keyID == own || credentials.confirms($0) || !sectors.isStoredHere($0.path)
       })
     let transport = try NodeServerTransport(
-      security: security, listeningOn: [self.configuration.listen], group: surroundings.eventLoops,
+      security: security, listeningOn: [surroundings.listen], group: surroundings.eventLoops,
       limits: self.configuration.limits, logger: self.logger)
     let server = GRPCServer(
       transport: transport, services: try self.handlers(parts, surroundings, health, lifeEnd, scrub, discovery),
@@ -429,7 +432,7 @@ package struct Node: Sendable {
         connections: transport.connections, rule: RevocationRule(group: parts.sectors, lookup: discovery.lookup),
         logger: self.logger),
       Serving(
-        server: server, transport: transport, health: health, listen: self.configuration.listen,
+        server: server, transport: transport, health: health, listen: surroundings.listen,
         process: identity.credential.domainPath, logger: self.logger,
         whenReady: { addresses in
           whenReady(
@@ -577,7 +580,7 @@ package struct Node: Sendable {
       identity: TransportSecurity.Identity(chain: identity.credential.chain, key: identity.keys.signing),
       admits: admits)
     let transport = try NodeServerTransport(
-      security: security, listeningOn: [self.configuration.listen], group: surroundings.eventLoops,
+      security: security, listeningOn: [surroundings.listen], group: surroundings.eventLoops,
       limits: self.configuration.limits, logger: self.logger)
     let health = HealthState()
     var store = StoreConfiguration(generation: surroundings.generation.rawValue)
@@ -611,7 +614,7 @@ package struct Node: Sendable {
     try await self.run(
       self.metricsServices(surroundings, transport, group: nil, scrub: nil) + [
         Serving(
-          server: server, transport: transport, health: health, listen: self.configuration.listen,
+          server: server, transport: transport, health: health, listen: surroundings.listen,
           process: identity.credential.domainPath, logger: self.logger, whenReady: { _ in }),
         try self.addressPublisher(surroundings, transport, group: nil), EndWatch(end: surroundings.end),
       ])

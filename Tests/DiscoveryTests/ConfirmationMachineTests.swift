@@ -166,25 +166,53 @@ struct ConfirmationMachineTests {
     limits.questionsMax = 8
     let machine = Machine(limits)
     for number in 0..<16 {
-      let path = try TreePath(parsing: "/people/p\(number)")
+      let path = try TreePath(parsing: "/p\(number)")
       #expect(machine.request(path, self.key, UInt64(number), "w", now: Int64(number)) == .wait(asks: true))
       machine.settle(path, .found(keyID: self.key, lifetime: 30 * Self.second), now: Int64(number))
     }
     // In use again, so the second is the oldest now.
-    _ = machine.request(try TreePath(parsing: "/people/p0"), self.key, 100, "w", now: 100)
+    _ = machine.request(try TreePath(parsing: "/p0"), self.key, 100, "w", now: 100)
     _ = machine.request(self.ann, self.key, 101, "w", now: 101)
     #expect(machine.count <= 16)
-    #expect(machine.standing(try TreePath(parsing: "/people/p0"), self.key, now: 102) == .confirmed)
-    #expect(machine.standing(try TreePath(parsing: "/people/p1"), self.key, now: 102) == nil)
+    #expect(machine.standing(try TreePath(parsing: "/p0"), self.key, now: 102) == .confirmed)
+    #expect(machine.standing(try TreePath(parsing: "/p1"), self.key, now: 102) == nil)
     // Seven more can be asked at once, and then no more.
     for number in 0..<7 {
-      let path = try TreePath(parsing: "/others/p\(number)")
+      let path = try TreePath(parsing: "/q\(number)")
       #expect(machine.request(path, self.key, UInt64(200 + number), "w", now: 200) == .wait(asks: true))
     }
-    #expect(machine.request(try TreePath(parsing: "/others/more"), self.key, 300, "w", now: 300) == .now(.busy))
+    #expect(machine.request(try TreePath(parsing: "/more"), self.key, 300, "w", now: 300) == .now(.busy))
     #expect(machine.count <= 16)
     #expect(machine.settle(self.ann, .absent, now: 301).map(\.waiter) == ["w"])
-    #expect(machine.request(try TreePath(parsing: "/others/more"), self.key, 302, "w", now: 302) == .wait(asks: true))
+    #expect(machine.request(try TreePath(parsing: "/more"), self.key, 302, "w", now: 302) == .wait(asks: true))
+  }
+
+  @Test("leaves half of all room to others, whoever certifies principals below one directory")
+  func parts() throws {
+    var limits = ConfirmationLimits()
+    limits.questionsMax = 4
+    limits.countMax = 8
+    let machine = Machine(limits)
+    func path(_ text: String) throws -> TreePath { try TreePath(parsing: text) }
+    func site(_ number: Int) throws -> TreePath { try path("/site/people/p\(number)") }
+    // Nobody there answers.
+    for number in 0..<2 {
+      #expect(machine.request(try site(number), self.key, UInt64(number), "", now: 0) == .wait(asks: true))
+    }
+    #expect(machine.request(try site(2), self.key, 2, "", now: 0) == .now(.busy))
+    #expect(!machine.touch(try site(3), self.key, now: 0))
+    for (number, other) in ["/other/ann", "/bob"].enumerated() {
+      #expect(machine.request(try path(other), self.key, UInt64(10 + number), "", now: 0) == .wait(asks: true))
+      machine.settle(try path(other), .found(keyID: self.key, lifetime: limits.lifetime), now: 0)
+    }
+    // They answer, for ever more.
+    for number in 0..<2 { machine.settle(try site(number), .found(keyID: self.key, lifetime: limits.lifetime), now: 0) }
+    for number in 2..<50 {
+      _ = machine.request(try site(number), self.key, UInt64(100 + number), "", now: Int64(number))
+      machine.settle(try site(number), .found(keyID: self.key, lifetime: limits.lifetime), now: Int64(number))
+    }
+    #expect(machine.count <= 6)
+    for other in ["/other/ann", "/bob"] { #expect(machine.standing(try path(other), self.key, now: 50) == .confirmed) }
   }
 
   @Test("hands all waiters back when it stops")

@@ -26,8 +26,8 @@ struct NodeDiscovery: Sendable {
       now: { RouteTime(nanoseconds: SteadyClock.nanoseconds()) })
     self.routes = routes
     self.lookup = CredentialLookup(
-      source: routes, guests: group.guests, verifier: group.verifier, now: SteadyClock.nanoseconds,
-      date: WallClock.date)
+      source: routes, guests: group.guests, verifier: group.verifier, home: group.home.path,
+      now: SteadyClock.nanoseconds, date: WallClock.date)
     self.answers = DiscoveryAnswers(group: group, filesystem: filesystem, routes: routes)
     known.find = { directory, service in
       guard case .found(let found)? = try? await routes.find(.contained, service, directory).outcome else { return [] }
