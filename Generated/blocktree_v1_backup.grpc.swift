@@ -81,7 +81,7 @@ extension Blocktree_V1_BackupService {
         /// > sessions. It holds no keys. What is not sealed, such as file sizes, times, owners and the tree's shape, can be read
         /// > from it.
         /// > 
-        /// > It is for whoever owns the root directory, by what the member has applied, and for the cluster's own processes. While
+        /// > It is for whoever owns the directory that the cluster serves, by what the member has applied, and for the cluster's own processes. While
         /// > it runs, the member keeps what is overwritten, so its disk fills faster. A process gives one backup at a time.
         /// > 
         /// > The first response is a header, the last a trailer; without the trailer it is not whole. Between them come items.
@@ -128,7 +128,7 @@ extension Blocktree_V1_BackupService {
         /// > sessions. It holds no keys. What is not sealed, such as file sizes, times, owners and the tree's shape, can be read
         /// > from it.
         /// > 
-        /// > It is for whoever owns the root directory, by what the member has applied, and for the cluster's own processes. While
+        /// > It is for whoever owns the directory that the cluster serves, by what the member has applied, and for the cluster's own processes. While
         /// > it runs, the member keeps what is overwritten, so its disk fills faster. A process gives one backup at a time.
         /// > 
         /// > The first response is a header, the last a trailer; without the trailer it is not whole. Between them come items.
@@ -173,7 +173,7 @@ extension Blocktree_V1_BackupService {
         /// > sessions. It holds no keys. What is not sealed, such as file sizes, times, owners and the tree's shape, can be read
         /// > from it.
         /// > 
-        /// > It is for whoever owns the root directory, by what the member has applied, and for the cluster's own processes. While
+        /// > It is for whoever owns the directory that the cluster serves, by what the member has applied, and for the cluster's own processes. While
         /// > it runs, the member keeps what is overwritten, so its disk fills faster. A process gives one backup at a time.
         /// > 
         /// > The first response is a header, the last a trailer; without the trailer it is not whole. Between them come items.
@@ -277,7 +277,7 @@ extension Blocktree_V1_BackupService {
         /// > sessions. It holds no keys. What is not sealed, such as file sizes, times, owners and the tree's shape, can be read
         /// > from it.
         /// > 
-        /// > It is for whoever owns the root directory, by what the member has applied, and for the cluster's own processes. While
+        /// > It is for whoever owns the directory that the cluster serves, by what the member has applied, and for the cluster's own processes. While
         /// > it runs, the member keeps what is overwritten, so its disk fills faster. A process gives one backup at a time.
         /// > 
         /// > The first response is a header, the last a trailer; without the trailer it is not whole. Between them come items.
@@ -337,7 +337,7 @@ extension Blocktree_V1_BackupService {
         /// > sessions. It holds no keys. What is not sealed, such as file sizes, times, owners and the tree's shape, can be read
         /// > from it.
         /// > 
-        /// > It is for whoever owns the root directory, by what the member has applied, and for the cluster's own processes. While
+        /// > It is for whoever owns the directory that the cluster serves, by what the member has applied, and for the cluster's own processes. While
         /// > it runs, the member keeps what is overwritten, so its disk fills faster. A process gives one backup at a time.
         /// > 
         /// > The first response is a header, the last a trailer; without the trailer it is not whole. Between them come items.
@@ -389,7 +389,7 @@ extension Blocktree_V1_BackupService.ClientProtocol {
     /// > sessions. It holds no keys. What is not sealed, such as file sizes, times, owners and the tree's shape, can be read
     /// > from it.
     /// > 
-    /// > It is for whoever owns the root directory, by what the member has applied, and for the cluster's own processes. While
+    /// > It is for whoever owns the directory that the cluster serves, by what the member has applied, and for the cluster's own processes. While
     /// > it runs, the member keeps what is overwritten, so its disk fills faster. A process gives one backup at a time.
     /// > 
     /// > The first response is a header, the last a trailer; without the trailer it is not whole. Between them come items.
@@ -435,7 +435,7 @@ extension Blocktree_V1_BackupService.ClientProtocol {
     /// > sessions. It holds no keys. What is not sealed, such as file sizes, times, owners and the tree's shape, can be read
     /// > from it.
     /// > 
-    /// > It is for whoever owns the root directory, by what the member has applied, and for the cluster's own processes. While
+    /// > It is for whoever owns the directory that the cluster serves, by what the member has applied, and for the cluster's own processes. While
     /// > it runs, the member keeps what is overwritten, so its disk fills faster. A process gives one backup at a time.
     /// > 
     /// > The first response is a header, the last a trailer; without the trailer it is not whole. Between them come items.

@@ -142,7 +142,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Hands leadership over to another voter, and answers when another member is known to lead. Nothing that was
         /// > acknowledged is lost; commits on their way may have to be repeated. Only the leader does it, for whoever owns the
-        /// > root directory and for the cluster's own processes. A call that names a member can be repeated safely: if that one
+        /// > directory that the cluster serves and for the cluster's own processes. A call that names a member can be repeated safely: if that one
         /// > leads already, it is answered at once.
         /// > 
         /// > Errors: NOT_LEADER at another member; PERMISSION_DENIED; INVALID_REQUEST for a malformed `to`; NOT_FOUND when no
@@ -169,7 +169,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
         /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
-        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > whoever owns the directory that the cluster serves, and for the cluster's own processes.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
         ///
@@ -256,7 +256,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Hands leadership over to another voter, and answers when another member is known to lead. Nothing that was
         /// > acknowledged is lost; commits on their way may have to be repeated. Only the leader does it, for whoever owns the
-        /// > root directory and for the cluster's own processes. A call that names a member can be repeated safely: if that one
+        /// > directory that the cluster serves and for the cluster's own processes. A call that names a member can be repeated safely: if that one
         /// > leads already, it is answered at once.
         /// > 
         /// > Errors: NOT_LEADER at another member; PERMISSION_DENIED; INVALID_REQUEST for a malformed `to`; NOT_FOUND when no
@@ -283,7 +283,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
         /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
-        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > whoever owns the directory that the cluster serves, and for the cluster's own processes.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
         ///
@@ -368,7 +368,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Hands leadership over to another voter, and answers when another member is known to lead. Nothing that was
         /// > acknowledged is lost; commits on their way may have to be repeated. Only the leader does it, for whoever owns the
-        /// > root directory and for the cluster's own processes. A call that names a member can be repeated safely: if that one
+        /// > directory that the cluster serves and for the cluster's own processes. A call that names a member can be repeated safely: if that one
         /// > leads already, it is answered at once.
         /// > 
         /// > Errors: NOT_LEADER at another member; PERMISSION_DENIED; INVALID_REQUEST for a malformed `to`; NOT_FOUND when no
@@ -395,7 +395,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
         /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
-        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > whoever owns the directory that the cluster serves, and for the cluster's own processes.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
         ///
@@ -644,7 +644,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Hands leadership over to another voter, and answers when another member is known to lead. Nothing that was
         /// > acknowledged is lost; commits on their way may have to be repeated. Only the leader does it, for whoever owns the
-        /// > root directory and for the cluster's own processes. A call that names a member can be repeated safely: if that one
+        /// > directory that the cluster serves and for the cluster's own processes. A call that names a member can be repeated safely: if that one
         /// > leads already, it is answered at once.
         /// > 
         /// > Errors: NOT_LEADER at another member; PERMISSION_DENIED; INVALID_REQUEST for a malformed `to`; NOT_FOUND when no
@@ -676,7 +676,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
         /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
-        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > whoever owns the directory that the cluster serves, and for the cluster's own processes.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
         ///
@@ -797,7 +797,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Hands leadership over to another voter, and answers when another member is known to lead. Nothing that was
         /// > acknowledged is lost; commits on their way may have to be repeated. Only the leader does it, for whoever owns the
-        /// > root directory and for the cluster's own processes. A call that names a member can be repeated safely: if that one
+        /// > directory that the cluster serves and for the cluster's own processes. A call that names a member can be repeated safely: if that one
         /// > leads already, it is answered at once.
         /// > 
         /// > Errors: NOT_LEADER at another member; PERMISSION_DENIED; INVALID_REQUEST for a malformed `to`; NOT_FOUND when no
@@ -840,7 +840,7 @@ extension Blocktree_V1_ClusterService {
         /// >
         /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
         /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
-        /// > whoever owns the root directory and for the cluster's own processes.
+        /// > whoever owns the directory that the cluster serves, and for the cluster's own processes.
         /// > 
         /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
         ///
@@ -957,7 +957,7 @@ extension Blocktree_V1_ClusterService.ClientProtocol {
     /// >
     /// > Hands leadership over to another voter, and answers when another member is known to lead. Nothing that was
     /// > acknowledged is lost; commits on their way may have to be repeated. Only the leader does it, for whoever owns the
-    /// > root directory and for the cluster's own processes. A call that names a member can be repeated safely: if that one
+    /// > directory that the cluster serves and for the cluster's own processes. A call that names a member can be repeated safely: if that one
     /// > leads already, it is answered at once.
     /// > 
     /// > Errors: NOT_LEADER at another member; PERMISSION_DENIED; INVALID_REQUEST for a malformed `to`; NOT_FOUND when no
@@ -995,7 +995,7 @@ extension Blocktree_V1_ClusterService.ClientProtocol {
     /// >
     /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
     /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
-    /// > whoever owns the root directory and for the cluster's own processes.
+    /// > whoever owns the directory that the cluster serves, and for the cluster's own processes.
     /// > 
     /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
     ///
@@ -1105,7 +1105,7 @@ extension Blocktree_V1_ClusterService.ClientProtocol {
     /// >
     /// > Hands leadership over to another voter, and answers when another member is known to lead. Nothing that was
     /// > acknowledged is lost; commits on their way may have to be repeated. Only the leader does it, for whoever owns the
-    /// > root directory and for the cluster's own processes. A call that names a member can be repeated safely: if that one
+    /// > directory that the cluster serves and for the cluster's own processes. A call that names a member can be repeated safely: if that one
     /// > leads already, it is answered at once.
     /// > 
     /// > Errors: NOT_LEADER at another member; PERMISSION_DENIED; INVALID_REQUEST for a malformed `to`; NOT_FOUND when no
@@ -1147,7 +1147,7 @@ extension Blocktree_V1_ClusterService.ClientProtocol {
     /// >
     /// > Has the member that answers verify all that it stores, from the beginning, and heal what is damaged from the others.
     /// > Answers when that has begun; the status says how far it is. A pass that goes on already is given up for it. For
-    /// > whoever owns the root directory and for the cluster's own processes.
+    /// > whoever owns the directory that the cluster serves, and for the cluster's own processes.
     /// > 
     /// > Errors: PERMISSION_DENIED; INVALID_REQUEST for a rate that is too high; NOT_SERVING.
     ///

@@ -185,7 +185,7 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
   /// cluster stores gets this when that cluster can not be asked whether the file is still there: retry later.
   case parentUnreachable // = 46
 
-  /// FAILED_PRECONDITION: the directory has a cluster of its own with files in it. Metadata: "directory". Drain it first.
+  /// FAILED_PRECONDITION: the directory has a cluster of its own, and this is its last process. Metadata: "directory".
   case delegated // = 47
 
   /// FAILED_PRECONDITION: the generation was not allocated, or not for this caller. Metadata: "generation".

@@ -106,7 +106,7 @@ extension BlocktreeError.Reason {
   /// This takes the processes of a directory above, which can not be reached; nothing was done. What lies deeper goes
   /// on. Metadata: `directory`.
   public static let parentUnreachable = BlocktreeError.Reason(rawValue: "PARENT_UNREACHABLE")
-  /// The directory has a cluster of its own with files in it. Metadata: `directory`.
+  /// The directory has a cluster of its own, and this is its last process. Metadata: `directory`.
   public static let delegated = BlocktreeError.Reason(rawValue: "DELEGATED")
   /// The cluster serves another generation.
   public static let wrongGeneration = BlocktreeError.Reason(rawValue: "WRONG_GENERATION")

@@ -448,7 +448,8 @@ package struct Node: Sendable {
       services.append(MemberCredentials(group: parts.sectors, above: above, logger: self.logger))
       services.append(
         AboveWatch(
-          above: above, network: surroundings.network, filesystem: parts.filesystem, directory: self.directory,
+          above: above, group: parts.sectors, network: surroundings.network, filesystem: parts.filesystem,
+          directory: self.directory,
           pool: surroundings.pool, logger: self.logger))
     }
     if let filesystem = parts.filesystem {

@@ -26,7 +26,7 @@ package struct BackupServiceHandler: Blocktree_V1_BackupService.SimpleServicePro
     request: Blocktree_V1_BackupRequest, response: RPCWriter<Blocktree_V1_BackupResponse>, context: ServerContext
   ) async throws {
     guard case .credential(let caller) = context.caller, self.group.confirms(caller),
-      try await self.group.mayBackUp(caller)
+      try await self.group.mayLookAfter(caller)
     else { throw SectorError.permissionDenied }
     guard self.place.enter() else { throw SectorError.busy }
     defer { self.place.leave() }
@@ -109,17 +109,6 @@ package struct BackupServiceHandler: Blocktree_V1_BackupService.SimpleServicePro
       if case .end(let counts) = items.last { page.counts = counts }
       return page
     }
-  }
-}
-
-extension SectorGroup {
-  /// Whether somebody may take all that is stored: whoever owns the root directory, by what this member has applied, and
-  /// the cluster's own processes. A member that has lost the others can be the only one that is left to copy.
-  fileprivate func mayBackUp(_ credential: Credential) async throws(SectorError) -> Bool {
-    if self.isMember(credential) { return true }
-    // The directory that another cluster serves is not stored in it: only its processes know.
-    guard self.generation == .root else { return false }
-    return try await self.storedRecord(.rootDirectory)?.attributes.part.rules.owner == credential.path
   }
 }
 

@@ -6,6 +6,7 @@ internal import Inodes
 internal import Raft
 internal import Replication
 internal import Transport
+internal import Synchronization
 package import Trust
 
 /// Why leadership was not handed over.
@@ -40,20 +41,22 @@ extension TransferError: StatusConvertible {
 }
 
 extension SectorGroup {
-  /// Whether somebody may decide who leads: whoever owns the root directory, and the cluster's own processes.
+  /// Whether somebody may decide who leads: whoever owns the home, and the cluster's own processes.
   func mayOperate(_ credential: Credential) async throws(SectorError) -> Bool {
     if self.isMember(credential) { return true }
-    // The directory that another cluster serves is not stored in it: only its processes know.
-    guard self.generation == .root else { return false }
+    guard self.generation == .root else { return try await self.mayLookAfter(credential) }
     return try await self.record(.rootDirectory)?.attributes.part.rules.owner == credential.path
   }
 
   /// The same, by what this member has applied: for what it does alone.
   func mayLookAfter(_ credential: Credential) async throws(SectorError) -> Bool {
     if self.isMember(credential) { return true }
-    guard self.generation == .root else { return false }
+    guard self.generation == .root else { return self.homeOwner.withLock { $0 } == credential.path }
     return try await self.storedRecord(.rootDirectory)?.attributes.part.rules.owner == credential.path
   }
+
+  /// Takes note of who owns the home of a delegated cluster, as the cluster above says, which stores it.
+  package func noteHomeOwner(_ path: TreePath) { self.homeOwner.withLock { $0 = path } }
 
   /// Hands leadership over. Returns when another member is known to lead: the target, if there is one, or whoever was
   /// quicker.

@@ -81,7 +81,8 @@ extension SectorError: StatusConvertible {
         ["process": "\(path)"])
     case .delegated(let directory):
       .init(
-        .failedPrecondition, "The directory has a cluster of its own.", reason: "DELEGATED",
+        .failedPrecondition, "The directory has a cluster of its own, and this is its last process.",
+        reason: "DELEGATED",
         ["directory": "\(directory)"])
     case .generationUnknown(let generation):
       .init(

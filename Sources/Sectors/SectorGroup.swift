@@ -74,6 +74,8 @@ package final class SectorGroup: Sendable {
   let isReleasing = Mutex(false)
   /// Whether the copies of members' credentials are just being changed: one at a time.
   let isSettingMembers = Mutex(false)
+  /// Of a delegated cluster: who owns the home, as far as that is known.
+  let homeOwner = Mutex<TreePath?>(nil)
   /// Heals what reads have met; nil where there is nobody to heal it from.
   let healer = Mutex<SectorHealer?>(nil)
   /// Says that leadership or membership has changed, or a snapshot is wanted. For one reader.

@@ -61,7 +61,7 @@ package enum ErrorText {
       "this takes the processes of \(error.metadata["directory"] ?? "a directory above"), which can not be reached from "
         + "there at present; what lies deeper goes on"
     case .delegated:
-      "\(error.metadata["directory"] ?? "the directory") has a cluster of its own with files in it; remove or move these first"
+      "\(error.metadata["directory"] ?? "the directory") has a cluster of its own, and this is its last process"
     case .wrongGeneration: "the file is stored by another cluster; name it by its path"
     case .wrongType: "this can not be done to a file of its type"
     case .invalidPath: "this is no path: \(self.rule(error.metadata["rule"]))"

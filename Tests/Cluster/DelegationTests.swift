@@ -30,6 +30,12 @@ struct DelegationTests {
         #expect(try await client.stat("/site/old").id.generation == 1)
         #expect(try await client.readAll("/site/old").bytes == Self.bytes("old"))
         #expect(try await client.stat("/site").servedByGeneration == 2)
+        // Whoever owns a directory operates its cluster.
+        let backup = "\(cluster.directory(0))-backup"
+        try await eventually("the cluster knows who owns its directory") {
+          (try? await cluster.btrpc("cluster", "backup", backup, "--path", "/site")) != nil
+        }
+        try await cluster.btrpc("cluster", "verify-backup", backup)
         for group in [cluster.members, site, lab] {
           await cluster.kill(group[Int.random(in: group.indices, using: &random)])
         }

@@ -3,6 +3,7 @@
 internal import BlocktreeSchema
 internal import Filesystem
 internal import GRPCCore
+internal import Inodes
 internal import Logging
 internal import NIOPosix
 internal import Sectors
@@ -14,6 +15,7 @@ internal import Trust
 /// processes there are. These are written to the node's description, too, which it starts from the next time.
 struct AboveWatch: ServiceLifecycle.Service {
   let above: ClusterAbove
+  let group: SectorGroup
   let network: NodeNetwork
   let filesystem: Filesystem?
   let directory: NodeDirectory
@@ -29,7 +31,13 @@ struct AboveWatch: ServiceLifecycle.Service {
       var round = 0
       while !Task.isCancelled {
         await self.filesystem?.keepAncestors()
-        if round % Self.processRounds == 0 { await self.findProcesses() }
+        if round % Self.processRounds == 0 {
+          await self.findProcesses()
+          // Whoever owns the home operates its cluster.
+          if let home = try? await self.above.directory() {
+            self.group.noteHomeOwner(home.attributes.part.rules.owner)
+          }
+        }
         round += 1
         try? await Task.sleep(for: Self.interval)
       }
