@@ -71,6 +71,15 @@ bench-cluster: ## Builds for release, and measures a cluster of three processes 
 	swift build --configuration release --product btrpc
 	.build/release/btbench cluster --json .build/bench-cluster.json $(BENCH_OPTIONS)
 
+.PHONY: bench-routes
+bench-routes: ## Builds for release, and measures routes, and reads of what other clusters serve and store.
+	@scripts/install-packages $(BUILD_PACKAGES)
+	swift build --configuration release --product btbench
+	swift build --configuration release --product btnode
+	swift build --configuration release --product btrpc
+	.build/release/btbench routes --json .build/bench-routes.json
+	.build/release/btbench reads --json .build/bench-reads.json $(BENCH_OPTIONS)
+
 # How many worlds, and the seed of the first.
 SEEDS ?= 500
 FROM ?= 1

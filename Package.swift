@@ -208,8 +208,8 @@ let package = Package(
     .testTarget(
       name: "ClusterTests",
       dependencies: [
-        "BlocktreeClient", "BlocktreeSchema", "Linearizability", "Node", "Transport", "Trust", "btbench", "btnode",
-        "btrpc", .grpcCore, .nioPosix,
+        "BlocktreeClient", "BlocktreeSchema", "Filesystem", "Inodes", "Linearizability", "Node", "Transport", "Trust",
+        "btbench", "btnode", "btrpc", .grpcCore, .nioCore, .nioPosix,
       ], path: "Tests/Cluster", swiftSettings: strict),
     tests("TrustTests", ["Trust", .crypto, .x509, .asn1]),
     tests("SectorStoreTests", ["SectorStore", "StoreCrashWorker", .crypto]),

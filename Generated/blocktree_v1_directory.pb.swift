@@ -71,6 +71,17 @@ public nonisolated struct Blocktree_V1_StoredEntry: Sendable {
   /// The epoch of that key.
   public var keyEpoch: UInt32 = 0
 
+  /// The epoch of the directory's own key in which this key was drawn, or found to be known to nobody but those who hold the
+  /// directory's key; 0 stands for 1. If the directory has a newer key, whoever held the former one may know this key:
+  /// nothing more is sealed under it.
+  public var drawnInEpoch: UInt32 = 0
+
+  /// True when this key may be known to others than those who hold the directory's, as after a move: as above.
+  public var isExposed: Bool = false
+
+  /// The key of the next epoch (32 bytes), while what the name leads to, in another generation, is being given it; or empty.
+  public var nextKey: Data = Data()
+
   /// Not used: never set, and not looked at. An entry always is a name. While a name in a delegated directory is being given,
   /// the inode that it leads to bears the mark, in its links part.
   public var unconfirmed: Bool = false
@@ -118,7 +129,7 @@ nonisolated extension Blocktree_V1_DirectorySector: SwiftProtobuf.Message, Swift
 
 nonisolated extension Blocktree_V1_StoredEntry: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StoredEntry"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}file_id\0\u{1}type\0\u{1}key\0\u{3}key_epoch\0\u{1}unconfirmed\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}file_id\0\u{1}type\0\u{1}key\0\u{3}key_epoch\0\u{1}unconfirmed\0\u{3}drawn_in_epoch\0\u{3}is_exposed\0\u{3}next_key\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -132,6 +143,9 @@ nonisolated extension Blocktree_V1_StoredEntry: SwiftProtobuf.Message, SwiftProt
       case 4: try { try decoder.decodeSingularBytesField(value: &self.key) }()
       case 5: try { try decoder.decodeSingularUInt32Field(value: &self.keyEpoch) }()
       case 6: try { try decoder.decodeSingularBoolField(value: &self.unconfirmed) }()
+      case 7: try { try decoder.decodeSingularUInt32Field(value: &self.drawnInEpoch) }()
+      case 8: try { try decoder.decodeSingularBoolField(value: &self.isExposed) }()
+      case 9: try { try decoder.decodeSingularBytesField(value: &self.nextKey) }()
       default: break
       }
     }
@@ -160,6 +174,15 @@ nonisolated extension Blocktree_V1_StoredEntry: SwiftProtobuf.Message, SwiftProt
     if self.unconfirmed != false {
       try visitor.visitSingularBoolField(value: self.unconfirmed, fieldNumber: 6)
     }
+    if self.drawnInEpoch != 0 {
+      try visitor.visitSingularUInt32Field(value: self.drawnInEpoch, fieldNumber: 7)
+    }
+    if self.isExposed != false {
+      try visitor.visitSingularBoolField(value: self.isExposed, fieldNumber: 8)
+    }
+    if !self.nextKey.isEmpty {
+      try visitor.visitSingularBytesField(value: self.nextKey, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -169,6 +192,9 @@ nonisolated extension Blocktree_V1_StoredEntry: SwiftProtobuf.Message, SwiftProt
     if lhs.type != rhs.type {return false}
     if lhs.key != rhs.key {return false}
     if lhs.keyEpoch != rhs.keyEpoch {return false}
+    if lhs.drawnInEpoch != rhs.drawnInEpoch {return false}
+    if lhs.isExposed != rhs.isExposed {return false}
+    if lhs.nextKey != rhs.nextKey {return false}
     if lhs.unconfirmed != rhs.unconfirmed {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true

@@ -190,6 +190,17 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
 
   /// FAILED_PRECONDITION: the generation was not allocated, or not for this caller. Metadata: "generation".
   case generationUnknown // = 48
+
+  /// FAILED_PRECONDITION: the process that answers has no key for this. Metadata: "file".
+  case noKey // = 49
+
+  /// UNAVAILABLE: what is stored here is being moved to the cluster of the directory above, and nothing can be changed until
+  /// that is done: repeat the operation in a moment. Metadata: "generation", "retry_delay_ms".
+  case generationFrozen // = 50
+
+  /// FAILED_PRECONDITION: the directory can not be taken back from its cluster. Metadata: "cause" (NOT_DELEGATED; NESTED when
+  /// a directory below has a cluster of its own; NO_KEY when the processes above can not read it; SECTOR_SIZE when the clusters' sectors differ in size; FINISHING).
+  case drainRefused // = 51
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -247,6 +258,9 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case 46: self = .parentUnreachable
     case 47: self = .delegated
     case 48: self = .generationUnknown
+    case 49: self = .noKey
+    case 50: self = .generationFrozen
+    case 51: self = .drainRefused
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -302,6 +316,9 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case .parentUnreachable: return 46
     case .delegated: return 47
     case .generationUnknown: return 48
+    case .noKey: return 49
+    case .generationFrozen: return 50
+    case .drainRefused: return 51
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -357,6 +374,9 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     .parentUnreachable,
     .delegated,
     .generationUnknown,
+    .noKey,
+    .generationFrozen,
+    .drainRefused,
   ]
 
 }
@@ -364,5 +384,5 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 nonisolated extension Blocktree_V1_Reason: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0\u{1}REASON_STALE_INCARNATION\0\u{1}REASON_RECOVERY_REFUSED\0\u{1}REASON_LAST_PROCESS\0\u{1}REASON_RELEASE_REFUSED\0\u{1}REASON_PROCESS_NEEDED\0\u{1}REASON_REDIRECTED\0\u{1}REASON_PARENT_UNREACHABLE\0\u{1}REASON_DELEGATED\0\u{1}REASON_GENERATION_UNKNOWN\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0\u{1}REASON_STALE_INCARNATION\0\u{1}REASON_RECOVERY_REFUSED\0\u{1}REASON_LAST_PROCESS\0\u{1}REASON_RELEASE_REFUSED\0\u{1}REASON_PROCESS_NEEDED\0\u{1}REASON_REDIRECTED\0\u{1}REASON_PARENT_UNREACHABLE\0\u{1}REASON_DELEGATED\0\u{1}REASON_GENERATION_UNKNOWN\0\u{1}REASON_NO_KEY\0\u{1}REASON_GENERATION_FROZEN\0\u{1}REASON_DRAIN_REFUSED\0")
 }

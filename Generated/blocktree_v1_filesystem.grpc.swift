@@ -217,6 +217,84 @@ public enum Blocktree_V1_FilesystemService: Sendable {
                 type: .bidirectionalStreaming
             )
         }
+        /// Namespace for "Grant" metadata.
+        public enum Grant: Sendable {
+            /// Request type for "Grant".
+            public typealias Input = Blocktree_V1_GrantRequest
+            /// Response type for "Grant".
+            public typealias Output = Blocktree_V1_GrantResponse
+            /// Descriptor for "Grant".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.FilesystemService"),
+                method: "Grant",
+                type: .unary
+            )
+        }
+        /// Namespace for "Revoke" metadata.
+        public enum Revoke: Sendable {
+            /// Request type for "Revoke".
+            public typealias Input = Blocktree_V1_RevokeRequest
+            /// Response type for "Revoke".
+            public typealias Output = Blocktree_V1_RevokeResponse
+            /// Descriptor for "Revoke".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.FilesystemService"),
+                method: "Revoke",
+                type: .unary
+            )
+        }
+        /// Namespace for "Rekey" metadata.
+        public enum Rekey: Sendable {
+            /// Request type for "Rekey".
+            public typealias Input = Blocktree_V1_RekeyRequest
+            /// Response type for "Rekey".
+            public typealias Output = Blocktree_V1_RekeyResponse
+            /// Descriptor for "Rekey".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.FilesystemService"),
+                method: "Rekey",
+                type: .unary
+            )
+        }
+        /// Namespace for "CutOff" metadata.
+        public enum CutOff: Sendable {
+            /// Request type for "CutOff".
+            public typealias Input = Blocktree_V1_CutOffRequest
+            /// Response type for "CutOff".
+            public typealias Output = Blocktree_V1_CutOffResponse
+            /// Descriptor for "CutOff".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.FilesystemService"),
+                method: "CutOff",
+                type: .unary
+            )
+        }
+        /// Namespace for "Drain" metadata.
+        public enum Drain: Sendable {
+            /// Request type for "Drain".
+            public typealias Input = Blocktree_V1_DrainRequest
+            /// Response type for "Drain".
+            public typealias Output = Blocktree_V1_DrainResponse
+            /// Descriptor for "Drain".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.FilesystemService"),
+                method: "Drain",
+                type: .unary
+            )
+        }
+        /// Namespace for "ListTasks" metadata.
+        public enum ListTasks: Sendable {
+            /// Request type for "ListTasks".
+            public typealias Input = Blocktree_V1_ListTasksRequest
+            /// Response type for "ListTasks".
+            public typealias Output = Blocktree_V1_ListTasksResponse
+            /// Descriptor for "ListTasks".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.FilesystemService"),
+                method: "ListTasks",
+                type: .unary
+            )
+        }
         /// Namespace for "AddCredential" metadata.
         public enum AddCredential: Sendable {
             /// Request type for "AddCredential".
@@ -247,6 +325,12 @@ public enum Blocktree_V1_FilesystemService: Sendable {
             StatFilesystem.descriptor,
             OpenSession.descriptor,
             Session.descriptor,
+            Grant.descriptor,
+            Revoke.descriptor,
+            Rekey.descriptor,
+            CutOff.descriptor,
+            Drain.descriptor,
+            ListTasks.descriptor,
             AddCredential.descriptor
         ]
     }
@@ -551,6 +635,123 @@ extension Blocktree_V1_FilesystemService {
             request: GRPCCore.StreamingServerRequest<Blocktree_V1_FilesystemServiceSessionRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_FilesystemServiceSessionResponse>
+
+        /// Handle the "Grant" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Gives a principal permission for a file or directory, and, if asked for, its key, sealed to the principal: with that
+        /// > it can read what is there, and everything below, from whoever stores it, and decrypt it by itself. For the owner and
+        /// > for the owner of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_GrantRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_GrantResponse` messages.
+        func grant(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_GrantRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_GrantResponse>
+
+        /// Handle the "Revoke" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes back what Grant gave. If the principal had the key, a new one is drawn: what is written from now on, there and
+        /// > below, the former key does not open; what was written before is sealed anew in the background (see ListTasks).
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_RevokeRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_RevokeResponse` messages.
+        func revoke(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_RevokeRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_RevokeResponse>
+
+        /// Handle the "Rekey" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Draws a new key for a file or directory, and for everything below, as Revoke does.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_RekeyRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_RekeyResponse` messages.
+        func rekey(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_RekeyRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_RekeyResponse>
+
+        /// Handle the "CutOff" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
+        /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_CutOffRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_CutOffResponse` messages.
+        func cutOff(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_CutOffRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_CutOffResponse>
+
+        /// Handle the "Drain" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Moves what the cluster of a directory stores to the cluster that stores the directory, in the background (see
+        /// > ListTasks) and in use, and takes the directory back to it: after that, its processes can be removed. For the owner of
+        /// > the directory and of the root directory. The processes of the directory above do it.
+        /// > 
+        /// > Errors: DRAIN_REFUSED.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_DrainRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_DrainResponse` messages.
+        func drain(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_DrainRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_DrainResponse>
+
+        /// Handle the "ListTasks" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Lists what is done in the background for directories and files at or below a path, by the process that answers: the
+        /// > leader of its cluster. What was finished is remembered for a while. For the owner of the path and of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_ListTasksRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_ListTasksResponse` messages.
+        func listTasks(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_ListTasksRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_ListTasksResponse>
 
         /// Handle the "AddCredential" method.
         ///
@@ -857,6 +1058,123 @@ extension Blocktree_V1_FilesystemService {
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_FilesystemServiceSessionResponse>
 
+        /// Handle the "Grant" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Gives a principal permission for a file or directory, and, if asked for, its key, sealed to the principal: with that
+        /// > it can read what is there, and everything below, from whoever stores it, and decrypt it by itself. For the owner and
+        /// > for the owner of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_GrantRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_GrantResponse` message.
+        func grant(
+            request: GRPCCore.ServerRequest<Blocktree_V1_GrantRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_GrantResponse>
+
+        /// Handle the "Revoke" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes back what Grant gave. If the principal had the key, a new one is drawn: what is written from now on, there and
+        /// > below, the former key does not open; what was written before is sealed anew in the background (see ListTasks).
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RevokeRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_RevokeResponse` message.
+        func revoke(
+            request: GRPCCore.ServerRequest<Blocktree_V1_RevokeRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_RevokeResponse>
+
+        /// Handle the "Rekey" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Draws a new key for a file or directory, and for everything below, as Revoke does.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RekeyRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_RekeyResponse` message.
+        func rekey(
+            request: GRPCCore.ServerRequest<Blocktree_V1_RekeyRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_RekeyResponse>
+
+        /// Handle the "CutOff" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
+        /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_CutOffRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_CutOffResponse` message.
+        func cutOff(
+            request: GRPCCore.ServerRequest<Blocktree_V1_CutOffRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_CutOffResponse>
+
+        /// Handle the "Drain" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Moves what the cluster of a directory stores to the cluster that stores the directory, in the background (see
+        /// > ListTasks) and in use, and takes the directory back to it: after that, its processes can be removed. For the owner of
+        /// > the directory and of the root directory. The processes of the directory above do it.
+        /// > 
+        /// > Errors: DRAIN_REFUSED.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_DrainRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_DrainResponse` message.
+        func drain(
+            request: GRPCCore.ServerRequest<Blocktree_V1_DrainRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_DrainResponse>
+
+        /// Handle the "ListTasks" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Lists what is done in the background for directories and files at or below a path, by the process that answers: the
+        /// > leader of its cluster. What was finished is remembered for a while. For the owner of the path and of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ListTasksRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_ListTasksResponse` message.
+        func listTasks(
+            request: GRPCCore.ServerRequest<Blocktree_V1_ListTasksRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_ListTasksResponse>
+
         /// Handle the "AddCredential" method.
         ///
         /// > Source IDL Documentation:
@@ -1162,6 +1480,123 @@ extension Blocktree_V1_FilesystemService {
             context: GRPCCore.ServerContext
         ) async throws
 
+        /// Handle the "Grant" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Gives a principal permission for a file or directory, and, if asked for, its key, sealed to the principal: with that
+        /// > it can read what is there, and everything below, from whoever stores it, and decrypt it by itself. For the owner and
+        /// > for the owner of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_GrantRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_GrantResponse` to respond with.
+        func grant(
+            request: Blocktree_V1_GrantRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_GrantResponse
+
+        /// Handle the "Revoke" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes back what Grant gave. If the principal had the key, a new one is drawn: what is written from now on, there and
+        /// > below, the former key does not open; what was written before is sealed anew in the background (see ListTasks).
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_RevokeRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_RevokeResponse` to respond with.
+        func revoke(
+            request: Blocktree_V1_RevokeRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_RevokeResponse
+
+        /// Handle the "Rekey" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Draws a new key for a file or directory, and for everything below, as Revoke does.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_RekeyRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_RekeyResponse` to respond with.
+        func rekey(
+            request: Blocktree_V1_RekeyRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_RekeyResponse
+
+        /// Handle the "CutOff" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
+        /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_CutOffRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_CutOffResponse` to respond with.
+        func cutOff(
+            request: Blocktree_V1_CutOffRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_CutOffResponse
+
+        /// Handle the "Drain" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Moves what the cluster of a directory stores to the cluster that stores the directory, in the background (see
+        /// > ListTasks) and in use, and takes the directory back to it: after that, its processes can be removed. For the owner of
+        /// > the directory and of the root directory. The processes of the directory above do it.
+        /// > 
+        /// > Errors: DRAIN_REFUSED.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_DrainRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_DrainResponse` to respond with.
+        func drain(
+            request: Blocktree_V1_DrainRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_DrainResponse
+
+        /// Handle the "ListTasks" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Lists what is done in the background for directories and files at or below a path, by the process that answers: the
+        /// > leader of its cluster. What was finished is remembered for a while. For the owner of the path and of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_ListTasksRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_ListTasksResponse` to respond with.
+        func listTasks(
+            request: Blocktree_V1_ListTasksRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_ListTasksResponse
+
         /// Handle the "AddCredential" method.
         ///
         /// > Source IDL Documentation:
@@ -1352,6 +1787,72 @@ extension Blocktree_V1_FilesystemService.StreamingServiceProtocol {
             }
         )
         router.registerHandler(
+            forMethod: Blocktree_V1_FilesystemService.Method.Grant.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_GrantRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_GrantResponse>(),
+            handler: { request, context in
+                try await self.grant(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Blocktree_V1_FilesystemService.Method.Revoke.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_RevokeRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_RevokeResponse>(),
+            handler: { request, context in
+                try await self.revoke(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Blocktree_V1_FilesystemService.Method.Rekey.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_RekeyRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_RekeyResponse>(),
+            handler: { request, context in
+                try await self.rekey(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Blocktree_V1_FilesystemService.Method.CutOff.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_CutOffRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_CutOffResponse>(),
+            handler: { request, context in
+                try await self.cutOff(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Blocktree_V1_FilesystemService.Method.Drain.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_DrainRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_DrainResponse>(),
+            handler: { request, context in
+                try await self.drain(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Blocktree_V1_FilesystemService.Method.ListTasks.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_ListTasksRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_ListTasksResponse>(),
+            handler: { request, context in
+                try await self.listTasks(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
             forMethod: Blocktree_V1_FilesystemService.Method.AddCredential.descriptor,
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_AddCredentialRequest>(),
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_AddCredentialResponse>(),
@@ -1516,6 +2017,72 @@ extension Blocktree_V1_FilesystemService.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_FilesystemServiceOpenSessionResponse> {
         let response = try await self.openSession(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func grant(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_GrantRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_GrantResponse> {
+        let response = try await self.grant(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func revoke(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_RevokeRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_RevokeResponse> {
+        let response = try await self.revoke(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func rekey(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_RekeyRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_RekeyResponse> {
+        let response = try await self.rekey(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func cutOff(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_CutOffRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_CutOffResponse> {
+        let response = try await self.cutOff(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func drain(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_DrainRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_DrainResponse> {
+        let response = try await self.drain(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func listTasks(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_ListTasksRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_ListTasksResponse> {
+        let response = try await self.listTasks(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -1737,6 +2304,84 @@ extension Blocktree_V1_FilesystemService.SimpleServiceProtocol {
                 )
                 return [:]
             }
+        )
+    }
+
+    public func grant(
+        request: GRPCCore.ServerRequest<Blocktree_V1_GrantRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_GrantResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_GrantResponse>(
+            message: try await self.grant(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func revoke(
+        request: GRPCCore.ServerRequest<Blocktree_V1_RevokeRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_RevokeResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_RevokeResponse>(
+            message: try await self.revoke(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func rekey(
+        request: GRPCCore.ServerRequest<Blocktree_V1_RekeyRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_RekeyResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_RekeyResponse>(
+            message: try await self.rekey(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func cutOff(
+        request: GRPCCore.ServerRequest<Blocktree_V1_CutOffRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_CutOffResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_CutOffResponse>(
+            message: try await self.cutOff(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func drain(
+        request: GRPCCore.ServerRequest<Blocktree_V1_DrainRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_DrainResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_DrainResponse>(
+            message: try await self.drain(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func listTasks(
+        request: GRPCCore.ServerRequest<Blocktree_V1_ListTasksRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_ListTasksResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_ListTasksResponse>(
+            message: try await self.listTasks(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
         )
     }
 
@@ -2114,6 +2759,153 @@ extension Blocktree_V1_FilesystemService {
             deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_FilesystemServiceSessionResponse>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.StreamingClientResponse<Blocktree_V1_FilesystemServiceSessionResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "Grant" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Gives a principal permission for a file or directory, and, if asked for, its key, sealed to the principal: with that
+        /// > it can read what is there, and everything below, from whoever stores it, and decrypt it by itself. For the owner and
+        /// > for the owner of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_GrantRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_GrantRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_GrantResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func grant<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_GrantRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_GrantRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_GrantResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_GrantResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "Revoke" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes back what Grant gave. If the principal had the key, a new one is drawn: what is written from now on, there and
+        /// > below, the former key does not open; what was written before is sealed anew in the background (see ListTasks).
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RevokeRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_RevokeRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_RevokeResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func revoke<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_RevokeRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_RevokeRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_RevokeResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RevokeResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "Rekey" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Draws a new key for a file or directory, and for everything below, as Revoke does.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RekeyRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_RekeyRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_RekeyResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func rekey<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_RekeyRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_RekeyRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_RekeyResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RekeyResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "CutOff" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
+        /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_CutOffRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_CutOffRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_CutOffResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func cutOff<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_CutOffRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_CutOffRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_CutOffResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_CutOffResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "Drain" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Moves what the cluster of a directory stores to the cluster that stores the directory, in the background (see
+        /// > ListTasks) and in use, and takes the directory back to it: after that, its processes can be removed. For the owner of
+        /// > the directory and of the root directory. The processes of the directory above do it.
+        /// > 
+        /// > Errors: DRAIN_REFUSED.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_DrainRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_DrainRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_DrainResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func drain<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_DrainRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_DrainRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_DrainResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_DrainResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "ListTasks" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Lists what is done in the background for directories and files at or below a path, by the process that answers: the
+        /// > leader of its cluster. What was finished is remembered for a while. For the owner of the path and of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ListTasksRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_ListTasksRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_ListTasksResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func listTasks<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_ListTasksRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_ListTasksRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_ListTasksResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ListTasksResponse>) async throws -> Result
         ) async throws -> Result where Result: Sendable
 
         /// Call the "AddCredential" method.
@@ -2670,6 +3462,219 @@ extension Blocktree_V1_FilesystemService {
             )
         }
 
+        /// Call the "Grant" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Gives a principal permission for a file or directory, and, if asked for, its key, sealed to the principal: with that
+        /// > it can read what is there, and everything below, from whoever stores it, and decrypt it by itself. For the owner and
+        /// > for the owner of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_GrantRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_GrantRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_GrantResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func grant<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_GrantRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_GrantRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_GrantResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_GrantResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_FilesystemService.Method.Grant.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "Revoke" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes back what Grant gave. If the principal had the key, a new one is drawn: what is written from now on, there and
+        /// > below, the former key does not open; what was written before is sealed anew in the background (see ListTasks).
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RevokeRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_RevokeRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_RevokeResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func revoke<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_RevokeRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_RevokeRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_RevokeResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RevokeResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_FilesystemService.Method.Revoke.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "Rekey" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Draws a new key for a file or directory, and for everything below, as Revoke does.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_RekeyRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_RekeyRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_RekeyResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func rekey<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_RekeyRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_RekeyRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_RekeyResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RekeyResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_FilesystemService.Method.Rekey.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "CutOff" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
+        /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_CutOffRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_CutOffRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_CutOffResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func cutOff<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_CutOffRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_CutOffRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_CutOffResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_CutOffResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_FilesystemService.Method.CutOff.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "Drain" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Moves what the cluster of a directory stores to the cluster that stores the directory, in the background (see
+        /// > ListTasks) and in use, and takes the directory back to it: after that, its processes can be removed. For the owner of
+        /// > the directory and of the root directory. The processes of the directory above do it.
+        /// > 
+        /// > Errors: DRAIN_REFUSED.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_DrainRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_DrainRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_DrainResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func drain<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_DrainRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_DrainRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_DrainResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_DrainResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_FilesystemService.Method.Drain.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "ListTasks" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Lists what is done in the background for directories and files at or below a path, by the process that answers: the
+        /// > leader of its cluster. What was finished is remembered for a while. For the owner of the path and of the root directory.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_ListTasksRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_ListTasksRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_ListTasksResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func listTasks<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_ListTasksRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_ListTasksRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_ListTasksResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ListTasksResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_FilesystemService.Method.ListTasks.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
         /// Call the "AddCredential" method.
         ///
         /// > Source IDL Documentation:
@@ -3137,6 +4142,189 @@ extension Blocktree_V1_FilesystemService.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_FilesystemServiceSessionRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_FilesystemServiceSessionResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Grant" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Gives a principal permission for a file or directory, and, if asked for, its key, sealed to the principal: with that
+    /// > it can read what is there, and everything below, from whoever stores it, and decrypt it by itself. For the owner and
+    /// > for the owner of the root directory.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_GrantRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func grant<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_GrantRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_GrantResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.grant(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_GrantRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_GrantResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Revoke" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Takes back what Grant gave. If the principal had the key, a new one is drawn: what is written from now on, there and
+    /// > below, the former key does not open; what was written before is sealed anew in the background (see ListTasks).
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_RevokeRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func revoke<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_RevokeRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RevokeResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.revoke(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_RevokeRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_RevokeResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Rekey" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Draws a new key for a file or directory, and for everything below, as Revoke does.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_RekeyRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func rekey<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_RekeyRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RekeyResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.rekey(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_RekeyRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_RekeyResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "CutOff" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
+    /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_CutOffRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func cutOff<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_CutOffRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_CutOffResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.cutOff(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_CutOffRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_CutOffResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Drain" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Moves what the cluster of a directory stores to the cluster that stores the directory, in the background (see
+    /// > ListTasks) and in use, and takes the directory back to it: after that, its processes can be removed. For the owner of
+    /// > the directory and of the root directory. The processes of the directory above do it.
+    /// > 
+    /// > Errors: DRAIN_REFUSED.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_DrainRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func drain<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_DrainRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_DrainResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.drain(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_DrainRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_DrainResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "ListTasks" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Lists what is done in the background for directories and files at or below a path, by the process that answers: the
+    /// > leader of its cluster. What was finished is remembered for a while. For the owner of the path and of the root directory.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_ListTasksRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func listTasks<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_ListTasksRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ListTasksResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.listTasks(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_ListTasksRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_ListTasksResponse>(),
             options: options,
             onResponse: handleResponse
         )
@@ -3664,6 +4852,213 @@ extension Blocktree_V1_FilesystemService.ClientProtocol {
             producer: producer
         )
         return try await self.session(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Grant" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Gives a principal permission for a file or directory, and, if asked for, its key, sealed to the principal: with that
+    /// > it can read what is there, and everything below, from whoever stores it, and decrypt it by itself. For the owner and
+    /// > for the owner of the root directory.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func grant<Result>(
+        _ message: Blocktree_V1_GrantRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_GrantResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_GrantRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.grant(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Revoke" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Takes back what Grant gave. If the principal had the key, a new one is drawn: what is written from now on, there and
+    /// > below, the former key does not open; what was written before is sealed anew in the background (see ListTasks).
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func revoke<Result>(
+        _ message: Blocktree_V1_RevokeRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RevokeResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_RevokeRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.revoke(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Rekey" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Draws a new key for a file or directory, and for everything below, as Revoke does.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func rekey<Result>(
+        _ message: Blocktree_V1_RekeyRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_RekeyResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_RekeyRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.rekey(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "CutOff" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
+    /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func cutOff<Result>(
+        _ message: Blocktree_V1_CutOffRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_CutOffResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_CutOffRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.cutOff(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Drain" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Moves what the cluster of a directory stores to the cluster that stores the directory, in the background (see
+    /// > ListTasks) and in use, and takes the directory back to it: after that, its processes can be removed. For the owner of
+    /// > the directory and of the root directory. The processes of the directory above do it.
+    /// > 
+    /// > Errors: DRAIN_REFUSED.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func drain<Result>(
+        _ message: Blocktree_V1_DrainRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_DrainResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_DrainRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.drain(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "ListTasks" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Lists what is done in the background for directories and files at or below a path, by the process that answers: the
+    /// > leader of its cluster. What was finished is remembered for a while. For the owner of the path and of the root directory.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func listTasks<Result>(
+        _ message: Blocktree_V1_ListTasksRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_ListTasksResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_ListTasksRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.listTasks(
             request: request,
             options: options,
             onResponse: handleResponse

@@ -137,6 +137,108 @@ public nonisolated enum Blocktree_V1_RemoveKind: SwiftProtobuf.Enum, Swift.CaseI
 
 }
 
+/// What a task does.
+public nonisolated enum Blocktree_V1_TaskKind: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// Not said.
+  case unspecified // = 0
+
+  /// Gives everything at or below a path new keys, and seals what is there under them.
+  case rekey // = 1
+
+  /// Takes a directory back from its cluster.
+  case drain // = 2
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .rekey
+    case 2: self = .drain
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .rekey: return 1
+    case .drain: return 2
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [Blocktree_V1_TaskKind] = [
+    .unspecified,
+    .rekey,
+    .drain,
+  ]
+
+}
+
+/// How a task stands.
+public nonisolated enum Blocktree_V1_TaskState: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// Not said.
+  case unspecified // = 0
+
+  /// It goes on.
+  case running // = 1
+
+  /// It will be tried again later; `problem` says why.
+  case waiting // = 2
+
+  /// It is done; `problem` says what was left, if anything.
+  case finished // = 3
+
+  /// It was given up.
+  case cancelled // = 4
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .running
+    case 2: self = .waiting
+    case 3: self = .finished
+    case 4: self = .cancelled
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .running: return 1
+    case .waiting: return 2
+    case .finished: return 3
+    case .cancelled: return 4
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [Blocktree_V1_TaskState] = [
+    .unspecified,
+    .running,
+    .waiting,
+    .finished,
+    .cancelled,
+  ]
+
+}
+
 /// What a file is.
 public nonisolated struct Blocktree_V1_FileInfo: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -242,6 +344,24 @@ public nonisolated struct Blocktree_V1_FileInfo: @unchecked Sendable {
   public var isStale: Bool {
     get {_storage._isStale}
     set {_uniqueStorage()._isStale = newValue}
+  }
+
+  /// The epoch of the key that new sectors are sealed under, from 1; 0 for a credential file, which is not encrypted.
+  public var keyEpoch: UInt32 {
+    get {_storage._keyEpoch}
+    set {_uniqueStorage()._keyEpoch = newValue}
+  }
+
+  /// The principals that have the key by a readcap of the file itself.
+  public var readcaps: [String] {
+    get {_storage._readcaps}
+    set {_uniqueStorage()._readcaps = newValue}
+  }
+
+  /// Whether the key is in no directory, only in readcaps.
+  public var isCutOff: Bool {
+    get {_storage._isCutOff}
+    set {_uniqueStorage()._isCutOff = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1368,6 +1488,370 @@ public nonisolated struct Blocktree_V1_AddCredentialResponse: Sendable {
   fileprivate var _joinPackage: Blocktree_V1_JoinPackage? = nil
 }
 
+/// Gives permission.
+public nonisolated struct Blocktree_V1_GrantRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Which file or directory; symbolic links are followed.
+  public var path: String = String()
+
+  /// The path of the principal's credential, or of a group's directory.
+  public var principal: String = String()
+
+  /// True when `principal` names a group, which can not have a key.
+  public var isGroup: Bool = false
+
+  /// Permission bits: 4 read, 2 write, 1 execute (for a directory: pass through). They take the place of those that the
+  /// principal had in the access list. At least one.
+  public var permission: UInt32 = 0
+
+  /// Whether the principal is given the key. It takes the permission to read.
+  public var withKey: Bool = false
+
+  /// Makes a repetition safe.
+  public var operation: Blocktree_V1_OperationId {
+    get {_operation ?? Blocktree_V1_OperationId()}
+    set {_operation = newValue}
+  }
+  /// Returns true if `operation` has been explicitly set.
+  public var hasOperation: Bool {self._operation != nil}
+  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
+  public mutating func clearOperation() {self._operation = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _operation: Blocktree_V1_OperationId? = nil
+}
+
+/// Answers Grant.
+public nonisolated struct Blocktree_V1_GrantResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The file.
+  public var info: Blocktree_V1_FileInfo {
+    get {_info ?? Blocktree_V1_FileInfo()}
+    set {_info = newValue}
+  }
+  /// Returns true if `info` has been explicitly set.
+  public var hasInfo: Bool {self._info != nil}
+  /// Clears the value of `info`. Subsequent reads from it will return its default value.
+  public mutating func clearInfo() {self._info = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _info: Blocktree_V1_FileInfo? = nil
+}
+
+/// Takes permission back.
+public nonisolated struct Blocktree_V1_RevokeRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Which file or directory; symbolic links are followed.
+  public var path: String = String()
+
+  /// The path of the principal's credential, which need not be there any more, or of a group's directory.
+  public var principal: String = String()
+
+  /// True when `principal` names a group.
+  public var isGroup: Bool = false
+
+  /// Makes a repetition safe.
+  public var operation: Blocktree_V1_OperationId {
+    get {_operation ?? Blocktree_V1_OperationId()}
+    set {_operation = newValue}
+  }
+  /// Returns true if `operation` has been explicitly set.
+  public var hasOperation: Bool {self._operation != nil}
+  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
+  public mutating func clearOperation() {self._operation = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _operation: Blocktree_V1_OperationId? = nil
+}
+
+/// Answers Revoke.
+public nonisolated struct Blocktree_V1_RevokeResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The file.
+  public var info: Blocktree_V1_FileInfo {
+    get {_info ?? Blocktree_V1_FileInfo()}
+    set {_info = newValue}
+  }
+  /// Returns true if `info` has been explicitly set.
+  public var hasInfo: Bool {self._info != nil}
+  /// Clears the value of `info`. Subsequent reads from it will return its default value.
+  public mutating func clearInfo() {self._info = nil}
+
+  /// What seals the rest anew; absent when the principal had no key.
+  public var task: Blocktree_V1_Task {
+    get {_task ?? Blocktree_V1_Task()}
+    set {_task = newValue}
+  }
+  /// Returns true if `task` has been explicitly set.
+  public var hasTask: Bool {self._task != nil}
+  /// Clears the value of `task`. Subsequent reads from it will return its default value.
+  public mutating func clearTask() {self._task = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _info: Blocktree_V1_FileInfo? = nil
+  fileprivate var _task: Blocktree_V1_Task? = nil
+}
+
+/// Asks for a new key.
+public nonisolated struct Blocktree_V1_RekeyRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Which file or directory; symbolic links are followed.
+  public var path: String = String()
+
+  /// Makes a repetition safe.
+  public var operation: Blocktree_V1_OperationId {
+    get {_operation ?? Blocktree_V1_OperationId()}
+    set {_operation = newValue}
+  }
+  /// Returns true if `operation` has been explicitly set.
+  public var hasOperation: Bool {self._operation != nil}
+  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
+  public mutating func clearOperation() {self._operation = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _operation: Blocktree_V1_OperationId? = nil
+}
+
+/// Answers Rekey.
+public nonisolated struct Blocktree_V1_RekeyResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The file.
+  public var info: Blocktree_V1_FileInfo {
+    get {_info ?? Blocktree_V1_FileInfo()}
+    set {_info = newValue}
+  }
+  /// Returns true if `info` has been explicitly set.
+  public var hasInfo: Bool {self._info != nil}
+  /// Clears the value of `info`. Subsequent reads from it will return its default value.
+  public mutating func clearInfo() {self._info = nil}
+
+  /// What seals the rest anew.
+  public var task: Blocktree_V1_Task {
+    get {_task ?? Blocktree_V1_Task()}
+    set {_task = newValue}
+  }
+  /// Returns true if `task` has been explicitly set.
+  public var hasTask: Bool {self._task != nil}
+  /// Clears the value of `task`. Subsequent reads from it will return its default value.
+  public mutating func clearTask() {self._task = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _info: Blocktree_V1_FileInfo? = nil
+  fileprivate var _task: Blocktree_V1_Task? = nil
+}
+
+/// Cuts a directory off, or joins it again.
+public nonisolated struct Blocktree_V1_CutOffRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Which directory.
+  public var path: String = String()
+
+  /// False to put the key back into the directory above; only processes that have it can.
+  public var isCutOff: Bool = false
+
+  /// Makes a repetition safe.
+  public var operation: Blocktree_V1_OperationId {
+    get {_operation ?? Blocktree_V1_OperationId()}
+    set {_operation = newValue}
+  }
+  /// Returns true if `operation` has been explicitly set.
+  public var hasOperation: Bool {self._operation != nil}
+  /// Clears the value of `operation`. Subsequent reads from it will return its default value.
+  public mutating func clearOperation() {self._operation = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _operation: Blocktree_V1_OperationId? = nil
+}
+
+/// Answers CutOff.
+public nonisolated struct Blocktree_V1_CutOffResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The directory.
+  public var info: Blocktree_V1_FileInfo {
+    get {_info ?? Blocktree_V1_FileInfo()}
+    set {_info = newValue}
+  }
+  /// Returns true if `info` has been explicitly set.
+  public var hasInfo: Bool {self._info != nil}
+  /// Clears the value of `info`. Subsequent reads from it will return its default value.
+  public mutating func clearInfo() {self._info = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _info: Blocktree_V1_FileInfo? = nil
+}
+
+/// Asks for a directory to be taken back from its cluster.
+public nonisolated struct Blocktree_V1_DrainRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Which directory.
+  public var path: String = String()
+
+  /// Gives up a drain that goes on, unless it is about to be finished; what was copied is removed.
+  public var cancel: Bool = false
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Answers Drain.
+public nonisolated struct Blocktree_V1_DrainResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// What does it.
+  public var task: Blocktree_V1_Task {
+    get {_task ?? Blocktree_V1_Task()}
+    set {_task = newValue}
+  }
+  /// Returns true if `task` has been explicitly set.
+  public var hasTask: Bool {self._task != nil}
+  /// Clears the value of `task`. Subsequent reads from it will return its default value.
+  public mutating func clearTask() {self._task = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _task: Blocktree_V1_Task? = nil
+}
+
+/// Asks for tasks.
+public nonisolated struct Blocktree_V1_ListTasksRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// At or below which path; empty for "/".
+  public var path: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Answers ListTasks.
+public nonisolated struct Blocktree_V1_ListTasksResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Those that go on, oldest first, and then those that were finished lately; at most 1,000.
+  public var tasks: [Blocktree_V1_Task] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Something that is done in the background. It goes on after a crash, wherever the next leader of the cluster is.
+public nonisolated struct Blocktree_V1_Task: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Names it; never given to another one.
+  public var id: String = String()
+
+  /// What is done.
+  public var kind: Blocktree_V1_TaskKind = .unspecified
+
+  /// The path of the file or directory, when it was begun.
+  public var path: String = String()
+
+  /// The file or directory.
+  public var fileID: Blocktree_V1_FileId {
+    get {_fileID ?? Blocktree_V1_FileId()}
+    set {_fileID = newValue}
+  }
+  /// Returns true if `fileID` has been explicitly set.
+  public var hasFileID: Bool {self._fileID != nil}
+  /// Clears the value of `fileID`. Subsequent reads from it will return its default value.
+  public mutating func clearFileID() {self._fileID = nil}
+
+  /// When it was begun.
+  public var startedNs: Int64 = 0
+
+  /// How it stands.
+  public var state: Blocktree_V1_TaskState = .unspecified
+
+  /// Files, directories and links that are done. The figures count from zero when another process takes over.
+  public var inodesDone: UInt64 = 0
+
+  /// How many there are, as far as they were counted; more may come.
+  public var inodesTotal: UInt64 = 0
+
+  /// Bytes of their contents that are done.
+  public var bytesDone: UInt64 = 0
+
+  /// How many there are, as far as they were counted.
+  public var bytesTotal: UInt64 = 0
+
+  /// What is done just now, for people.
+  public var step: String = String()
+
+  /// What it waits for, or what could not be done, for people; empty when there is nothing.
+  public var problem: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _fileID: Blocktree_V1_FileId? = nil
+}
+
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 fileprivate nonisolated let _protobuf_package = "blocktree.v1"
@@ -1380,9 +1864,17 @@ nonisolated extension Blocktree_V1_RemoveKind: SwiftProtobuf._ProtoNameProviding
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REMOVE_KIND_UNSPECIFIED\0\u{1}REMOVE_KIND_FILE\0\u{1}REMOVE_KIND_DIRECTORY\0\u{1}REMOVE_KIND_ANY\0")
 }
 
+nonisolated extension Blocktree_V1_TaskKind: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0TASK_KIND_UNSPECIFIED\0\u{1}TASK_KIND_REKEY\0\u{1}TASK_KIND_DRAIN\0")
+}
+
+nonisolated extension Blocktree_V1_TaskState: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0TASK_STATE_UNSPECIFIED\0\u{1}TASK_STATE_RUNNING\0\u{1}TASK_STATE_WAITING\0\u{1}TASK_STATE_FINISHED\0\u{1}TASK_STATE_CANCELLED\0")
+}
+
 nonisolated extension Blocktree_V1_FileInfo: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".FileInfo"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}file_id\0\u{1}type\0\u{1}size\0\u{1}version\0\u{3}link_count\0\u{1}mode\0\u{1}owner\0\u{1}group\0\u{1}access\0\u{3}modified_ns\0\u{3}changed_ns\0\u{3}accessed_ns\0\u{3}created_ns\0\u{3}stored_bytes\0\u{3}served_by_generation\0\u{3}is_stale\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}file_id\0\u{1}type\0\u{1}size\0\u{1}version\0\u{3}link_count\0\u{1}mode\0\u{1}owner\0\u{1}group\0\u{1}access\0\u{3}modified_ns\0\u{3}changed_ns\0\u{3}accessed_ns\0\u{3}created_ns\0\u{3}stored_bytes\0\u{3}served_by_generation\0\u{3}is_stale\0\u{3}key_epoch\0\u{1}readcaps\0\u{3}is_cut_off\0")
 
   fileprivate class _StorageClass {
     var _fileID: Blocktree_V1_FileId? = nil
@@ -1401,6 +1893,9 @@ nonisolated extension Blocktree_V1_FileInfo: SwiftProtobuf.Message, SwiftProtobu
     var _storedBytes: UInt64 = 0
     var _servedByGeneration: UInt64 = 0
     var _isStale: Bool = false
+    var _keyEpoch: UInt32 = 0
+    var _readcaps: [String] = []
+    var _isCutOff: Bool = false
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -1427,6 +1922,9 @@ nonisolated extension Blocktree_V1_FileInfo: SwiftProtobuf.Message, SwiftProtobu
       _storedBytes = source._storedBytes
       _servedByGeneration = source._servedByGeneration
       _isStale = source._isStale
+      _keyEpoch = source._keyEpoch
+      _readcaps = source._readcaps
+      _isCutOff = source._isCutOff
     }
   }
 
@@ -1461,6 +1959,9 @@ nonisolated extension Blocktree_V1_FileInfo: SwiftProtobuf.Message, SwiftProtobu
         case 14: try { try decoder.decodeSingularUInt64Field(value: &_storage._storedBytes) }()
         case 15: try { try decoder.decodeSingularUInt64Field(value: &_storage._servedByGeneration) }()
         case 16: try { try decoder.decodeSingularBoolField(value: &_storage._isStale) }()
+        case 17: try { try decoder.decodeSingularUInt32Field(value: &_storage._keyEpoch) }()
+        case 18: try { try decoder.decodeRepeatedStringField(value: &_storage._readcaps) }()
+        case 19: try { try decoder.decodeSingularBoolField(value: &_storage._isCutOff) }()
         default: break
         }
       }
@@ -1521,6 +2022,15 @@ nonisolated extension Blocktree_V1_FileInfo: SwiftProtobuf.Message, SwiftProtobu
       if _storage._isStale != false {
         try visitor.visitSingularBoolField(value: _storage._isStale, fieldNumber: 16)
       }
+      if _storage._keyEpoch != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._keyEpoch, fieldNumber: 17)
+      }
+      if !_storage._readcaps.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._readcaps, fieldNumber: 18)
+      }
+      if _storage._isCutOff != false {
+        try visitor.visitSingularBoolField(value: _storage._isCutOff, fieldNumber: 19)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1546,6 +2056,9 @@ nonisolated extension Blocktree_V1_FileInfo: SwiftProtobuf.Message, SwiftProtobu
         if _storage._storedBytes != rhs_storage._storedBytes {return false}
         if _storage._servedByGeneration != rhs_storage._servedByGeneration {return false}
         if _storage._isStale != rhs_storage._isStale {return false}
+        if _storage._keyEpoch != rhs_storage._keyEpoch {return false}
+        if _storage._readcaps != rhs_storage._readcaps {return false}
+        if _storage._isCutOff != rhs_storage._isCutOff {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -3288,6 +3801,561 @@ nonisolated extension Blocktree_V1_AddCredentialResponse: SwiftProtobuf.Message,
 
   public static func ==(lhs: Blocktree_V1_AddCredentialResponse, rhs: Blocktree_V1_AddCredentialResponse) -> Bool {
     if lhs._joinPackage != rhs._joinPackage {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_GrantRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".GrantRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}principal\0\u{3}is_group\0\u{1}permission\0\u{3}with_key\0\u{1}operation\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.principal) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.isGroup) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.permission) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.withKey) }()
+      case 6: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    if !self.principal.isEmpty {
+      try visitor.visitSingularStringField(value: self.principal, fieldNumber: 2)
+    }
+    if self.isGroup != false {
+      try visitor.visitSingularBoolField(value: self.isGroup, fieldNumber: 3)
+    }
+    if self.permission != 0 {
+      try visitor.visitSingularUInt32Field(value: self.permission, fieldNumber: 4)
+    }
+    if self.withKey != false {
+      try visitor.visitSingularBoolField(value: self.withKey, fieldNumber: 5)
+    }
+    try { if let v = self._operation {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_GrantRequest, rhs: Blocktree_V1_GrantRequest) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.principal != rhs.principal {return false}
+    if lhs.isGroup != rhs.isGroup {return false}
+    if lhs.permission != rhs.permission {return false}
+    if lhs.withKey != rhs.withKey {return false}
+    if lhs._operation != rhs._operation {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_GrantResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".GrantResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}info\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._info) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._info {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_GrantResponse, rhs: Blocktree_V1_GrantResponse) -> Bool {
+    if lhs._info != rhs._info {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_RevokeRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RevokeRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}principal\0\u{3}is_group\0\u{1}operation\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.principal) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.isGroup) }()
+      case 4: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    if !self.principal.isEmpty {
+      try visitor.visitSingularStringField(value: self.principal, fieldNumber: 2)
+    }
+    if self.isGroup != false {
+      try visitor.visitSingularBoolField(value: self.isGroup, fieldNumber: 3)
+    }
+    try { if let v = self._operation {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_RevokeRequest, rhs: Blocktree_V1_RevokeRequest) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.principal != rhs.principal {return false}
+    if lhs.isGroup != rhs.isGroup {return false}
+    if lhs._operation != rhs._operation {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_RevokeResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RevokeResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}info\0\u{1}task\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._info) }()
+      case 2: try { try decoder.decodeSingularMessageField(value: &self._task) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._info {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    try { if let v = self._task {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_RevokeResponse, rhs: Blocktree_V1_RevokeResponse) -> Bool {
+    if lhs._info != rhs._info {return false}
+    if lhs._task != rhs._task {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_RekeyRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RekeyRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}operation\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    try { if let v = self._operation {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_RekeyRequest, rhs: Blocktree_V1_RekeyRequest) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs._operation != rhs._operation {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_RekeyResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RekeyResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}info\0\u{1}task\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._info) }()
+      case 2: try { try decoder.decodeSingularMessageField(value: &self._task) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._info {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    try { if let v = self._task {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_RekeyResponse, rhs: Blocktree_V1_RekeyResponse) -> Bool {
+    if lhs._info != rhs._info {return false}
+    if lhs._task != rhs._task {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_CutOffRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".CutOffRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{3}is_cut_off\0\u{1}operation\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.isCutOff) }()
+      case 3: try { try decoder.decodeSingularMessageField(value: &self._operation) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    if self.isCutOff != false {
+      try visitor.visitSingularBoolField(value: self.isCutOff, fieldNumber: 2)
+    }
+    try { if let v = self._operation {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_CutOffRequest, rhs: Blocktree_V1_CutOffRequest) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.isCutOff != rhs.isCutOff {return false}
+    if lhs._operation != rhs._operation {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_CutOffResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".CutOffResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}info\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._info) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._info {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_CutOffResponse, rhs: Blocktree_V1_CutOffResponse) -> Bool {
+    if lhs._info != rhs._info {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_DrainRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DrainRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}cancel\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.cancel) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    if self.cancel != false {
+      try visitor.visitSingularBoolField(value: self.cancel, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_DrainRequest, rhs: Blocktree_V1_DrainRequest) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.cancel != rhs.cancel {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_DrainResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DrainResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._task) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._task {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_DrainResponse, rhs: Blocktree_V1_DrainResponse) -> Bool {
+    if lhs._task != rhs._task {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ListTasksRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ListTasksRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ListTasksRequest, rhs: Blocktree_V1_ListTasksRequest) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_ListTasksResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ListTasksResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tasks\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.tasks) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.tasks.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.tasks, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_ListTasksResponse, rhs: Blocktree_V1_ListTasksResponse) -> Bool {
+    if lhs.tasks != rhs.tasks {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Task"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}kind\0\u{1}path\0\u{3}file_id\0\u{3}started_ns\0\u{1}state\0\u{3}inodes_done\0\u{3}inodes_total\0\u{3}bytes_done\0\u{3}bytes_total\0\u{1}step\0\u{1}problem\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularEnumField(value: &self.kind) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 4: try { try decoder.decodeSingularMessageField(value: &self._fileID) }()
+      case 5: try { try decoder.decodeSingularInt64Field(value: &self.startedNs) }()
+      case 6: try { try decoder.decodeSingularEnumField(value: &self.state) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.inodesDone) }()
+      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.inodesTotal) }()
+      case 9: try { try decoder.decodeSingularUInt64Field(value: &self.bytesDone) }()
+      case 10: try { try decoder.decodeSingularUInt64Field(value: &self.bytesTotal) }()
+      case 11: try { try decoder.decodeSingularStringField(value: &self.step) }()
+      case 12: try { try decoder.decodeSingularStringField(value: &self.problem) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.id.isEmpty {
+      try visitor.visitSingularStringField(value: self.id, fieldNumber: 1)
+    }
+    if self.kind != .unspecified {
+      try visitor.visitSingularEnumField(value: self.kind, fieldNumber: 2)
+    }
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 3)
+    }
+    try { if let v = self._fileID {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    } }()
+    if self.startedNs != 0 {
+      try visitor.visitSingularInt64Field(value: self.startedNs, fieldNumber: 5)
+    }
+    if self.state != .unspecified {
+      try visitor.visitSingularEnumField(value: self.state, fieldNumber: 6)
+    }
+    if self.inodesDone != 0 {
+      try visitor.visitSingularUInt64Field(value: self.inodesDone, fieldNumber: 7)
+    }
+    if self.inodesTotal != 0 {
+      try visitor.visitSingularUInt64Field(value: self.inodesTotal, fieldNumber: 8)
+    }
+    if self.bytesDone != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytesDone, fieldNumber: 9)
+    }
+    if self.bytesTotal != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytesTotal, fieldNumber: 10)
+    }
+    if !self.step.isEmpty {
+      try visitor.visitSingularStringField(value: self.step, fieldNumber: 11)
+    }
+    if !self.problem.isEmpty {
+      try visitor.visitSingularStringField(value: self.problem, fieldNumber: 12)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_Task, rhs: Blocktree_V1_Task) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs.kind != rhs.kind {return false}
+    if lhs.path != rhs.path {return false}
+    if lhs._fileID != rhs._fileID {return false}
+    if lhs.startedNs != rhs.startedNs {return false}
+    if lhs.state != rhs.state {return false}
+    if lhs.inodesDone != rhs.inodesDone {return false}
+    if lhs.inodesTotal != rhs.inodesTotal {return false}
+    if lhs.bytesDone != rhs.bytesDone {return false}
+    if lhs.bytesTotal != rhs.bytesTotal {return false}
+    if lhs.step != rhs.step {return false}
+    if lhs.problem != rhs.problem {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -364,6 +364,10 @@ public nonisolated struct Blocktree_V1_Readcap: Sendable {
   /// The encapsulated key and the ciphertext.
   public var sealedKey: Data = Data()
 
+  /// The principal's key-agreement public key (X9.63, 65 bytes), which `key_id` is the digest of, so that the key of the next
+  /// epoch can be sealed to it; empty in records of earlier releases.
+  public var agreementKey: Data = Data()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -913,7 +917,7 @@ nonisolated extension Blocktree_V1_AttributesPart: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension Blocktree_V1_Readcap: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Readcap"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}principal\0\u{3}key_id\0\u{1}epoch\0\u{3}sealed_key\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}principal\0\u{3}key_id\0\u{1}epoch\0\u{3}sealed_key\0\u{3}agreement_key\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -925,6 +929,7 @@ nonisolated extension Blocktree_V1_Readcap: SwiftProtobuf.Message, SwiftProtobuf
       case 2: try { try decoder.decodeSingularBytesField(value: &self.keyID) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.epoch) }()
       case 4: try { try decoder.decodeSingularBytesField(value: &self.sealedKey) }()
+      case 5: try { try decoder.decodeSingularBytesField(value: &self.agreementKey) }()
       default: break
       }
     }
@@ -943,6 +948,9 @@ nonisolated extension Blocktree_V1_Readcap: SwiftProtobuf.Message, SwiftProtobuf
     if !self.sealedKey.isEmpty {
       try visitor.visitSingularBytesField(value: self.sealedKey, fieldNumber: 4)
     }
+    if !self.agreementKey.isEmpty {
+      try visitor.visitSingularBytesField(value: self.agreementKey, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -951,6 +959,7 @@ nonisolated extension Blocktree_V1_Readcap: SwiftProtobuf.Message, SwiftProtobuf
     if lhs.keyID != rhs.keyID {return false}
     if lhs.epoch != rhs.epoch {return false}
     if lhs.sealedKey != rhs.sealedKey {return false}
+    if lhs.agreementKey != rhs.agreementKey {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -140,6 +140,19 @@ public enum Blocktree_V1_SectorService: Sendable {
                 type: .unary
             )
         }
+        /// Namespace for "SetFreeze" metadata.
+        public enum SetFreeze: Sendable {
+            /// Request type for "SetFreeze".
+            public typealias Input = Blocktree_V1_SetFreezeRequest
+            /// Response type for "SetFreeze".
+            public typealias Output = Blocktree_V1_SetFreezeResponse
+            /// Descriptor for "SetFreeze".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.SectorService"),
+                method: "SetFreeze",
+                type: .unary
+            )
+        }
         /// Namespace for "Status" metadata.
         public enum Status: Sendable {
             /// Request type for "Status".
@@ -164,6 +177,7 @@ public enum Blocktree_V1_SectorService: Sendable {
             Session.descriptor,
             FindOperation.descriptor,
             AllocateGeneration.descriptor,
+            SetFreeze.descriptor,
             Status.descriptor
         ]
     }
@@ -370,6 +384,28 @@ extension Blocktree_V1_SectorService {
             request: GRPCCore.StreamingServerRequest<Blocktree_V1_AllocateGenerationRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_AllocateGenerationResponse>
+
+        /// Handle the "SetFreeze" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether what is stored here may be changed. For filesystem services above the directory that the cluster serves,
+        /// > which move what it stores. Durable when it is answered, and in force for every commit that is answered later. Only
+        /// > whoever froze it last may retire it, and what is retired stays so.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; NOT_LEADER; INVALID_REQUEST.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_SetFreezeRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_SetFreezeResponse` messages.
+        func setFreeze(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_SetFreezeRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_SetFreezeResponse>
 
         /// Handle the "Status" method.
         ///
@@ -578,6 +614,28 @@ extension Blocktree_V1_SectorService {
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_AllocateGenerationResponse>
 
+        /// Handle the "SetFreeze" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether what is stored here may be changed. For filesystem services above the directory that the cluster serves,
+        /// > which move what it stores. Durable when it is answered, and in force for every commit that is answered later. Only
+        /// > whoever froze it last may retire it, and what is retired stays so.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; NOT_LEADER; INVALID_REQUEST.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_SetFreezeRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_SetFreezeResponse` message.
+        func setFreeze(
+            request: GRPCCore.ServerRequest<Blocktree_V1_SetFreezeRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_SetFreezeResponse>
+
         /// Handle the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -785,6 +843,28 @@ extension Blocktree_V1_SectorService {
             context: GRPCCore.ServerContext
         ) async throws -> Blocktree_V1_AllocateGenerationResponse
 
+        /// Handle the "SetFreeze" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether what is stored here may be changed. For filesystem services above the directory that the cluster serves,
+        /// > which move what it stores. Durable when it is answered, and in force for every commit that is answered later. Only
+        /// > whoever froze it last may retire it, and what is retired stays so.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; NOT_LEADER; INVALID_REQUEST.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_SetFreezeRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_SetFreezeResponse` to respond with.
+        func setFreeze(
+            request: Blocktree_V1_SetFreezeRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_SetFreezeResponse
+
         /// Handle the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -909,6 +989,17 @@ extension Blocktree_V1_SectorService.StreamingServiceProtocol {
             }
         )
         router.registerHandler(
+            forMethod: Blocktree_V1_SectorService.Method.SetFreeze.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_SetFreezeRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_SetFreezeResponse>(),
+            handler: { request, context in
+                try await self.setFreeze(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
             forMethod: Blocktree_V1_SectorService.Method.Status.descriptor,
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_SectorServiceStatusRequest>(),
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_SectorServiceStatusResponse>(),
@@ -1007,6 +1098,17 @@ extension Blocktree_V1_SectorService.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_AllocateGenerationResponse> {
         let response = try await self.allocateGeneration(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func setFreeze(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_SetFreezeRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_SetFreezeResponse> {
+        let response = try await self.setFreeze(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -1146,6 +1248,19 @@ extension Blocktree_V1_SectorService.SimpleServiceProtocol {
     ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_AllocateGenerationResponse> {
         return GRPCCore.ServerResponse<Blocktree_V1_AllocateGenerationResponse>(
             message: try await self.allocateGeneration(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func setFreeze(
+        request: GRPCCore.ServerRequest<Blocktree_V1_SetFreezeRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_SetFreezeResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_SetFreezeResponse>(
+            message: try await self.setFreeze(
                 request: request.message,
                 context: context
             ),
@@ -1399,6 +1514,33 @@ extension Blocktree_V1_SectorService {
             deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_AllocateGenerationResponse>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_AllocateGenerationResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "SetFreeze" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether what is stored here may be changed. For filesystem services above the directory that the cluster serves,
+        /// > which move what it stores. Durable when it is answered, and in force for every commit that is answered later. Only
+        /// > whoever froze it last may retire it, and what is retired stays so.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; NOT_LEADER; INVALID_REQUEST.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_SetFreezeRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_SetFreezeRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_SetFreezeResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func setFreeze<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_SetFreezeRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_SetFreezeRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_SetFreezeResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_SetFreezeResponse>) async throws -> Result
         ) async throws -> Result where Result: Sendable
 
         /// Call the "Status" method.
@@ -1761,6 +1903,44 @@ extension Blocktree_V1_SectorService {
             )
         }
 
+        /// Call the "SetFreeze" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether what is stored here may be changed. For filesystem services above the directory that the cluster serves,
+        /// > which move what it stores. Durable when it is answered, and in force for every commit that is answered later. Only
+        /// > whoever froze it last may retire it, and what is retired stays so.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; NOT_LEADER; INVALID_REQUEST.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_SetFreezeRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_SetFreezeRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_SetFreezeResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func setFreeze<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_SetFreezeRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_SetFreezeRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_SetFreezeResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_SetFreezeResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_SectorService.Method.SetFreeze.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
         /// Call the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -2065,6 +2245,39 @@ extension Blocktree_V1_SectorService.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_AllocateGenerationRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_AllocateGenerationResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "SetFreeze" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Says whether what is stored here may be changed. For filesystem services above the directory that the cluster serves,
+    /// > which move what it stores. Durable when it is answered, and in force for every commit that is answered later. Only
+    /// > whoever froze it last may retire it, and what is retired stays so.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; NOT_LEADER; INVALID_REQUEST.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_SetFreezeRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func setFreeze<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_SetFreezeRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_SetFreezeResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.setFreeze(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_SetFreezeRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_SetFreezeResponse>(),
             options: options,
             onResponse: handleResponse
         )
@@ -2404,6 +2617,43 @@ extension Blocktree_V1_SectorService.ClientProtocol {
             metadata: metadata
         )
         return try await self.allocateGeneration(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "SetFreeze" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Says whether what is stored here may be changed. For filesystem services above the directory that the cluster serves,
+    /// > which move what it stores. Durable when it is answered, and in force for every commit that is answered later. Only
+    /// > whoever froze it last may retire it, and what is retired stays so.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; NOT_LEADER; INVALID_REQUEST.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func setFreeze<Result>(
+        _ message: Blocktree_V1_SetFreezeRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_SetFreezeResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_SetFreezeRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.setFreeze(
             request: request,
             options: options,
             onResponse: handleResponse

@@ -28,6 +28,57 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
   typealias Version = _2
 }
 
+/// Whether a generation may be changed.
+public nonisolated enum Blocktree_V1_FreezeState: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// Not said: refused in a request, and OPEN in an answer.
+  case unspecified // = 0
+
+  /// As usual.
+  case `open` // = 1
+
+  /// Commits are refused with GENERATION_FROZEN; reads are not.
+  case frozen // = 2
+
+  /// As FROZEN, and the filesystem service of its processes answers no more for what it stores.
+  case retired // = 3
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .open
+    case 2: self = .frozen
+    case 3: self = .retired
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .open: return 1
+    case .frozen: return 2
+    case .retired: return 3
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [Blocktree_V1_FreezeState] = [
+    .unspecified,
+    .open,
+    .frozen,
+    .retired,
+  ]
+
+}
+
 /// Asks for records.
 public nonisolated struct Blocktree_V1_ReadRecordsRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -301,6 +352,31 @@ public nonisolated struct Blocktree_V1_AllocateGenerationRequest: Sendable {
 
   /// 16 random bytes that the process has on its disk before it asks.
   public var claim: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Asks for a state.
+public nonisolated struct Blocktree_V1_SetFreezeRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Which one.
+  public var state: Blocktree_V1_FreezeState = .unspecified
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Answers SetFreeze.
+public nonisolated struct Blocktree_V1_SetFreezeResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -728,58 +804,95 @@ public nonisolated struct Blocktree_V1_SectorServiceStatusRequest: Sendable {
 }
 
 /// How the sector service is. The caller must be a principal of the domain.
-public nonisolated struct Blocktree_V1_SectorServiceStatusResponse: Sendable {
+public nonisolated struct Blocktree_V1_SectorServiceStatusResponse: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// The generation that is served.
-  public var generation: UInt64 = 0
+  public var generation: UInt64 {
+    get {_storage._generation}
+    set {_uniqueStorage()._generation = newValue}
+  }
 
   /// The superblock.
   public var superblock: Blocktree_V1_Superblock {
-    get {_superblock ?? Blocktree_V1_Superblock()}
-    set {_superblock = newValue}
+    get {_storage._superblock ?? Blocktree_V1_Superblock()}
+    set {_uniqueStorage()._superblock = newValue}
   }
   /// Returns true if `superblock` has been explicitly set.
-  public var hasSuperblock: Bool {self._superblock != nil}
+  public var hasSuperblock: Bool {_storage._superblock != nil}
   /// Clears the value of `superblock`. Subsequent reads from it will return its default value.
-  public mutating func clearSuperblock() {self._superblock = nil}
+  public mutating func clearSuperblock() {_uniqueStorage()._superblock = nil}
 
   /// The index of the last log entry that was applied.
-  public var appliedIndex: UInt64 = 0
+  public var appliedIndex: UInt64 {
+    get {_storage._appliedIndex}
+    set {_uniqueStorage()._appliedIndex = newValue}
+  }
 
   /// Bytes that the log takes on the disk, segments that are kept for further use included.
-  public var logBytes: UInt64 = 0
+  public var logBytes: UInt64 {
+    get {_storage._logBytes}
+    set {_uniqueStorage()._logBytes = newValue}
+  }
 
   /// Bytes in use by sectors.
-  public var sectorBytesUsed: UInt64 = 0
+  public var sectorBytesUsed: UInt64 {
+    get {_storage._sectorBytesUsed}
+    set {_uniqueStorage()._sectorBytesUsed = newValue}
+  }
 
   /// Bytes allocated for sectors on disk.
-  public var sectorBytesAllocated: UInt64 = 0
+  public var sectorBytesAllocated: UInt64 {
+    get {_storage._sectorBytesAllocated}
+    set {_uniqueStorage()._sectorBytesAllocated = newValue}
+  }
 
   /// Bytes that are free on the disk.
-  public var diskBytesFree: UInt64 = 0
+  public var diskBytesFree: UInt64 {
+    get {_storage._diskBytesFree}
+    set {_uniqueStorage()._diskBytesFree = newValue}
+  }
 
   /// Inode numbers handed out so far; most of them are in use.
-  public var inodes: UInt64 = 0
+  public var inodes: UInt64 {
+    get {_storage._inodes}
+    set {_uniqueStorage()._inodes = newValue}
+  }
 
   /// The member that answers.
-  public var member: String = String()
+  public var member: String {
+    get {_storage._member}
+    set {_uniqueStorage()._member = newValue}
+  }
 
   /// "leader", or "follower" in clusters of several.
-  public var role: String = String()
+  public var role: String {
+    get {_storage._role}
+    set {_uniqueStorage()._role = newValue}
+  }
+
+  /// Whether what is stored here may be changed.
+  public var freeze: Blocktree_V1_FreezeState {
+    get {_storage._freeze}
+    set {_uniqueStorage()._freeze = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _superblock: Blocktree_V1_Superblock? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 fileprivate nonisolated let _protobuf_package = "blocktree.v1"
+
+nonisolated extension Blocktree_V1_FreezeState: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0FREEZE_STATE_UNSPECIFIED\0\u{1}FREEZE_STATE_OPEN\0\u{1}FREEZE_STATE_FROZEN\0\u{1}FREEZE_STATE_RETIRED\0")
+}
 
 nonisolated extension Blocktree_V1_ReadRecordsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ReadRecordsRequest"
@@ -1324,6 +1437,55 @@ nonisolated extension Blocktree_V1_AllocateGenerationRequest: SwiftProtobuf.Mess
 
   public static func ==(lhs: Blocktree_V1_AllocateGenerationRequest, rhs: Blocktree_V1_AllocateGenerationRequest) -> Bool {
     if lhs.claim != rhs.claim {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_SetFreezeRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".SetFreezeRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}state\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularEnumField(value: &self.state) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.state != .unspecified {
+      try visitor.visitSingularEnumField(value: self.state, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_SetFreezeRequest, rhs: Blocktree_V1_SetFreezeRequest) -> Bool {
+    if lhs.state != rhs.state {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Blocktree_V1_SetFreezeResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".SetFreezeResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Blocktree_V1_SetFreezeResponse, rhs: Blocktree_V1_SetFreezeResponse) -> Bool {
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1998,78 +2160,139 @@ nonisolated extension Blocktree_V1_SectorServiceStatusRequest: SwiftProtobuf.Mes
 
 nonisolated extension Blocktree_V1_SectorServiceStatusResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SectorServiceStatusResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}superblock\0\u{3}applied_index\0\u{3}log_bytes\0\u{3}sector_bytes_used\0\u{3}sector_bytes_allocated\0\u{3}disk_bytes_free\0\u{1}inodes\0\u{1}member\0\u{1}role\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}superblock\0\u{3}applied_index\0\u{3}log_bytes\0\u{3}sector_bytes_used\0\u{3}sector_bytes_allocated\0\u{3}disk_bytes_free\0\u{1}inodes\0\u{1}member\0\u{1}role\0\u{1}freeze\0")
+
+  fileprivate class _StorageClass {
+    var _generation: UInt64 = 0
+    var _superblock: Blocktree_V1_Superblock? = nil
+    var _appliedIndex: UInt64 = 0
+    var _logBytes: UInt64 = 0
+    var _sectorBytesUsed: UInt64 = 0
+    var _sectorBytesAllocated: UInt64 = 0
+    var _diskBytesFree: UInt64 = 0
+    var _inodes: UInt64 = 0
+    var _member: String = String()
+    var _role: String = String()
+    var _freeze: Blocktree_V1_FreezeState = .unspecified
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _generation = source._generation
+      _superblock = source._superblock
+      _appliedIndex = source._appliedIndex
+      _logBytes = source._logBytes
+      _sectorBytesUsed = source._sectorBytesUsed
+      _sectorBytesAllocated = source._sectorBytesAllocated
+      _diskBytesFree = source._diskBytesFree
+      _inodes = source._inodes
+      _member = source._member
+      _role = source._role
+      _freeze = source._freeze
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
-      case 2: try { try decoder.decodeSingularMessageField(value: &self._superblock) }()
-      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.appliedIndex) }()
-      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.logBytes) }()
-      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.sectorBytesUsed) }()
-      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.sectorBytesAllocated) }()
-      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.diskBytesFree) }()
-      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.inodes) }()
-      case 9: try { try decoder.decodeSingularStringField(value: &self.member) }()
-      case 10: try { try decoder.decodeSingularStringField(value: &self.role) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularUInt64Field(value: &_storage._generation) }()
+        case 2: try { try decoder.decodeSingularMessageField(value: &_storage._superblock) }()
+        case 3: try { try decoder.decodeSingularUInt64Field(value: &_storage._appliedIndex) }()
+        case 4: try { try decoder.decodeSingularUInt64Field(value: &_storage._logBytes) }()
+        case 5: try { try decoder.decodeSingularUInt64Field(value: &_storage._sectorBytesUsed) }()
+        case 6: try { try decoder.decodeSingularUInt64Field(value: &_storage._sectorBytesAllocated) }()
+        case 7: try { try decoder.decodeSingularUInt64Field(value: &_storage._diskBytesFree) }()
+        case 8: try { try decoder.decodeSingularUInt64Field(value: &_storage._inodes) }()
+        case 9: try { try decoder.decodeSingularStringField(value: &_storage._member) }()
+        case 10: try { try decoder.decodeSingularStringField(value: &_storage._role) }()
+        case 11: try { try decoder.decodeSingularEnumField(value: &_storage._freeze) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.generation != 0 {
-      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 1)
-    }
-    try { if let v = self._superblock {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
-    } }()
-    if self.appliedIndex != 0 {
-      try visitor.visitSingularUInt64Field(value: self.appliedIndex, fieldNumber: 3)
-    }
-    if self.logBytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.logBytes, fieldNumber: 4)
-    }
-    if self.sectorBytesUsed != 0 {
-      try visitor.visitSingularUInt64Field(value: self.sectorBytesUsed, fieldNumber: 5)
-    }
-    if self.sectorBytesAllocated != 0 {
-      try visitor.visitSingularUInt64Field(value: self.sectorBytesAllocated, fieldNumber: 6)
-    }
-    if self.diskBytesFree != 0 {
-      try visitor.visitSingularUInt64Field(value: self.diskBytesFree, fieldNumber: 7)
-    }
-    if self.inodes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.inodes, fieldNumber: 8)
-    }
-    if !self.member.isEmpty {
-      try visitor.visitSingularStringField(value: self.member, fieldNumber: 9)
-    }
-    if !self.role.isEmpty {
-      try visitor.visitSingularStringField(value: self.role, fieldNumber: 10)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._generation != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._generation, fieldNumber: 1)
+      }
+      try { if let v = _storage._superblock {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+      } }()
+      if _storage._appliedIndex != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._appliedIndex, fieldNumber: 3)
+      }
+      if _storage._logBytes != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._logBytes, fieldNumber: 4)
+      }
+      if _storage._sectorBytesUsed != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._sectorBytesUsed, fieldNumber: 5)
+      }
+      if _storage._sectorBytesAllocated != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._sectorBytesAllocated, fieldNumber: 6)
+      }
+      if _storage._diskBytesFree != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._diskBytesFree, fieldNumber: 7)
+      }
+      if _storage._inodes != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._inodes, fieldNumber: 8)
+      }
+      if !_storage._member.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._member, fieldNumber: 9)
+      }
+      if !_storage._role.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._role, fieldNumber: 10)
+      }
+      if _storage._freeze != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._freeze, fieldNumber: 11)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Blocktree_V1_SectorServiceStatusResponse, rhs: Blocktree_V1_SectorServiceStatusResponse) -> Bool {
-    if lhs.generation != rhs.generation {return false}
-    if lhs._superblock != rhs._superblock {return false}
-    if lhs.appliedIndex != rhs.appliedIndex {return false}
-    if lhs.logBytes != rhs.logBytes {return false}
-    if lhs.sectorBytesUsed != rhs.sectorBytesUsed {return false}
-    if lhs.sectorBytesAllocated != rhs.sectorBytesAllocated {return false}
-    if lhs.diskBytesFree != rhs.diskBytesFree {return false}
-    if lhs.inodes != rhs.inodes {return false}
-    if lhs.member != rhs.member {return false}
-    if lhs.role != rhs.role {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._generation != rhs_storage._generation {return false}
+        if _storage._superblock != rhs_storage._superblock {return false}
+        if _storage._appliedIndex != rhs_storage._appliedIndex {return false}
+        if _storage._logBytes != rhs_storage._logBytes {return false}
+        if _storage._sectorBytesUsed != rhs_storage._sectorBytesUsed {return false}
+        if _storage._sectorBytesAllocated != rhs_storage._sectorBytesAllocated {return false}
+        if _storage._diskBytesFree != rhs_storage._diskBytesFree {return false}
+        if _storage._inodes != rhs_storage._inodes {return false}
+        if _storage._member != rhs_storage._member {return false}
+        if _storage._role != rhs_storage._role {return false}
+        if _storage._freeze != rhs_storage._freeze {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

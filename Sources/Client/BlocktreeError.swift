@@ -165,15 +165,20 @@ extension BlocktreeError {
   /// Whether the request certainly was not carried out.
   package var isCertainlyUndone: Bool {
     switch self.reason {
-    case .busy, .notLeader, .staleIncarnation, .redirected, .parentUnreachable: true
+    case .busy, .notLeader, .staleIncarnation, .redirected, .parentUnreachable, .generationFrozen: true
     default: false
     }
   }
 
   /// Whether another process may do better: this one can not be reached, or does not serve.
   package var isOfOneProcess: Bool {
-    self.code == .unavailable || self.reason == Reason(rawValue: "TOO_MANY_CONNECTIONS")
+    // What a whole cluster does not take now, another one of its processes does not take either.
+    if self.reason == .generationFrozen { return false }
+    return self.isUnknownCall || self.code == .unavailable || self.reason == Reason(rawValue: "TOO_MANY_CONNECTIONS")
   }
+
+  /// Whether the process does not host the service, or is of a release that does not know the call: nothing was done.
+  package var isUnknownCall: Bool { self.code == .unimplemented && self.reason == nil }
 
   /// A file was changed between two parts of it that were read.
   static func changed(_ path: String) -> BlocktreeError {

@@ -57,6 +57,30 @@ extension Client {
     return package
   }
 
+  /// Removes a credential file, and with it all that its owner may do: it is locked out within seconds.
+  ///
+  /// The processes above the credential's directory are asked first, as a process that has just lost its own credential
+  /// could not say that it has.
+  public func removeCredential(_ path: String) async throws {
+    let path = try self.treePath(path)
+    _ = try await self.core.routed(path, levels: 2, timeout: self.timeout, isMutation: true) { attempt in
+      let (cluster, timeout, path) = (attempt.cluster, attempt.timeout, attempt.path)
+      return try await cluster.withOperationID(timeout: timeout, &attempt.trace) { id, trace, wasRepeated in
+        var attemptCount = 0
+        defer { wasRepeated = attemptCount > 1 }
+        var message = Blocktree_V1_RemoveRequest()
+        message.path = path
+        message.kind = RemovalKind.file.message
+        if let id { message.operation = id }
+        let request = message
+        return try await cluster.call(timeout: timeout, &trace, isRepeatable: { id != nil }) { connection, options in
+          attemptCount += 1
+          return try await connection.filesystem.remove(request, options: options)
+        }
+      }
+    }
+  }
+
   private func signCredential(
     _ kind: CredentialKind, at path: String, request: String, lifetime: Duration
   ) throws(BlocktreeError) -> CredentialFile {

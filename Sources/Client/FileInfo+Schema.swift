@@ -51,7 +51,8 @@ extension FileInfo {
       accessed: Timestamp(nanoseconds: message.accessedNs), created: Timestamp(nanoseconds: message.createdNs),
       storedByteCount: message.storedBytes,
       servedByGeneration: message.servedByGeneration == 0 ? nil : message.servedByGeneration,
-      isStale: message.isStale)
+      isStale: message.isStale, keyEpoch: message.keyEpoch == 0 ? nil : message.keyEpoch, readcaps: message.readcaps,
+      isCutOff: message.isCutOff)
   }
 }
 

@@ -122,14 +122,21 @@ public struct FileInfo: Hashable, Sendable {
   public var storedByteCount: UInt64
   /// Of a directory that was handed to a cluster of its own, the generation of what is created in it.
   public var servedByGeneration: UInt64?
-  /// Whether this comes from a copy that could not be compared with the processes of the directory above, as they can not
-  /// be reached.
+  /// Whether this comes from a copy that could not be compared with the processes of the directory above, as they can
+  /// not be reached.
   public var isStale: Bool
+  /// The epoch of the key that new sectors are sealed under, from 1; nil for what is not encrypted.
+  public var keyEpoch: UInt32?
+  /// The paths of the principals that have the key by a readcap of the file itself.
+  public var readcaps: [String]
+  /// Whether the key is in no directory, only in readcaps.
+  public var isCutOff: Bool
 
   public init(
     id: FileID, type: FileType, size: UInt64, version: UInt64, linkCount: UInt32, mode: FileMode, owner: String,
     group: String, access: [AccessEntry], modified: Timestamp, changed: Timestamp, accessed: Timestamp,
-    created: Timestamp, storedByteCount: UInt64, servedByGeneration: UInt64? = nil, isStale: Bool = false
+    created: Timestamp, storedByteCount: UInt64, servedByGeneration: UInt64? = nil, isStale: Bool = false,
+    keyEpoch: UInt32? = nil, readcaps: [String] = [], isCutOff: Bool = false
   ) {
     self.id = id
     self.type = type
@@ -147,6 +154,9 @@ public struct FileInfo: Hashable, Sendable {
     self.storedByteCount = storedByteCount
     self.servedByGeneration = servedByGeneration
     self.isStale = isStale
+    self.keyEpoch = keyEpoch
+    self.readcaps = readcaps
+    self.isCutOff = isCutOff
   }
 }
 

@@ -14,6 +14,8 @@ package struct RetrySchedule: Sendable {
   package static let maxElectionDelay: Duration = .milliseconds(100)
   /// How long a call without a deadline waits for a leader.
   package static let electionPatience: Duration = .seconds(30)
+  /// How long a call without a deadline waits while a directory is taken back from its cluster.
+  package static let freezePatience: Duration = .seconds(60)
 
   /// When the caller wants to have heard.
   package let deadline: Instant?
@@ -22,6 +24,8 @@ package struct RetrySchedule: Sendable {
   private var failureCount = 0
   /// Since when nobody leads.
   private var leaderlessSince: Instant?
+  /// Since when nothing can be changed where the call goes.
+  private var frozenSince: Instant?
 
   package init(timeout: Duration?, patience: Duration, now: Instant) {
     self.deadline = timeout.map { now + $0 }
@@ -48,8 +52,13 @@ package struct RetrySchedule: Sendable {
   ) -> Duration? {
     // Whatever is wrong with one process, another one may do.
     if !wasSent, pause == .none { return self.isInTime(now) ? .zero : nil }
-    guard error.isTransient, !wasSent || isRepeatable || error.isCertainlyUndone else { return nil }
-    if wasSent, error.reason != .notLeader { self.leaderlessSince = nil }
+    // Time does not teach a process a call, but others may know it.
+    if error.isUnknownCall {
+      guard pause != .outage else { return nil }
+    } else {
+      guard error.isTransient, !wasSent || isRepeatable || error.isCertainlyUndone else { return nil }
+      if wasSent, error.reason != .notLeader { self.leaderlessSince = nil }
+    }
     let delay: Duration
     switch pause {
     case .none: delay = .zero
@@ -64,7 +73,15 @@ package struct RetrySchedule: Sendable {
       if error.reason == .parentUnreachable { return nil }
       if !wasSent, now >= self.patience { return nil }
       self.failureCount += 1
-      if self.deadline == nil, self.failureCount >= Self.attemptsMax { return nil }
+      if error.reason == .generationFrozen {
+        let since = self.frozenSince ?? now
+        self.frozenSince = since
+        if self.deadline == nil, now - since >= Self.freezePatience { return nil }
+        // It is over in a moment, and waited for by somebody.
+        self.failureCount = min(self.failureCount, 4)
+      } else if self.deadline == nil, self.failureCount >= Self.attemptsMax {
+        return nil
+      }
       let step = min(Self.initialDelay * (1 << min(self.failureCount - 1, 16)), Self.maxDelay)
       delay = max(step * Double.random(in: 0.5...1, using: &random), error.retryDelay ?? .zero)
     }

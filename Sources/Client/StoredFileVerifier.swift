@@ -18,6 +18,8 @@ package struct VerificationReport: Sendable {
   package let record: InodeRecord
   /// The paths of those who signed, as their certificates say, by the digest of their chains.
   package internal(set) var signers: [Digest32: TreePath] = [:]
+  /// Those of them that are processes.
+  private var processes: Set<Digest32> = []
   package internal(set) var signatureCount = 0
   package internal(set) var nodeCount: UInt64 = 0
   package internal(set) var sectorCount: UInt64 = 0
@@ -27,10 +29,43 @@ package struct VerificationReport: Sendable {
 
   package static let findingCountMax = 100
 
+  package init(record: InodeRecord) { self.record = record }
+
   package var isGood: Bool { self.findings.isEmpty }
+
+  mutating func add(_ signer: TreePath, _ digest: Digest32, isProcess: Bool) {
+    self.signers[digest] = signer
+    if isProcess { self.processes.insert(digest) }
+  }
+
+  /// The path of a signer that may be a member of a cluster: it is a process.
+  func acceptor(_ digest: Digest32) -> TreePath? {
+    self.processes.contains(digest) ? self.signers[digest] : nil
+  }
 
   mutating func note(_ part: String, _ problem: String) {
     if self.findings.count < Self.findingCountMax { self.findings.append(Finding(part: part, problem: problem)) }
+  }
+}
+
+/// Certificate chains that were fetched, so that they need not be fetched again: files of one place have the same few
+/// signers. They are named by their digests, and verified wherever they are used.
+final class KnownChains: Sendable {
+  private let chains = Mutex<[Digest32: CertificateChain]>([:])
+
+  private static let countMax = 256
+
+  func chains(_ digests: [Digest32]) -> [Digest32: CertificateChain] {
+    self.chains.withLock { chains in
+      digests.reduce(into: [:]) { $0[$1] = chains[$1] }
+    }
+  }
+
+  func add(_ new: [Digest32: CertificateChain]) {
+    self.chains.withLock { chains in
+      if chains.count + new.count > Self.countMax { chains = [:] }
+      chains.merge(new) { _, new in new }
+    }
   }
 }
 
@@ -39,6 +74,7 @@ package struct VerificationReport: Sendable {
 package struct StoredFileVerifier {
   private let sectors: SectorClient
   private let verifier: ChainVerifier
+  private let known: KnownChains
 
   /// Sectors that are looked at together.
   private static let windowCount: UInt64 = 4096
@@ -46,6 +82,12 @@ package struct StoredFileVerifier {
 
   /// - Parameter sectors: of the cluster that stores the files; nil for the profile's first process's.
   package init(_ client: Client, _ sectors: SectorClient? = nil) {
+    self.init(client, sectors, KnownChains())
+  }
+
+  /// - Parameter known: chains that were fetched before, for other files.
+  init(_ client: Client, _ sectors: SectorClient?, _ known: KnownChains) {
+    self.known = known
     self.sectors = sectors ?? client.sectors
     self.verifier = ChainVerifier(root: client.core.profile.root)
   }
@@ -56,12 +98,33 @@ package struct StoredFileVerifier {
       throw BlocktreeError(
         code: .notFound, reason: .notFound, message: "There is no such inode.", metadata: ["file": "\(file)"])
     }
+    let record: InodeRecord
     do {
-      return try InodeRecord(message)
+      record = try InodeRecord(message)
     } catch {
-      throw BlocktreeError(
-        code: .dataLoss, reason: .dataLoss, message: "The record is malformed: \(error)", metadata: ["file": "\(file)"])
+      throw BlocktreeError.damaged(file, "The record is malformed: \(error)")
     }
+    guard FileID(record.fileID) == file else { throw BlocktreeError.malformedAnswer("file_id") }
+    return record
+  }
+
+  /// Reads a record and verifies its signatures. Also, the acceptance has to be that of a process whose credential lies
+  /// in the directory that the cluster serves: nobody else is a member.
+  ///
+  /// - Throws: with the reason ``BlocktreeError/Reason/dataLoss`` when something does not fit; with `notFound` when
+  ///   there is no such inode.
+  func verifiedRecord(of file: FileID) async throws -> InodeRecord {
+    var report = VerificationReport(record: try await self.record(of: file))
+    try await self.verifySignatures(&report)
+    if let finding = report.findings.first {
+      throw BlocktreeError.damaged(file, "The \(finding.part) of the record does not verify: \(finding.problem)")
+    }
+    let directory = self.sectors.cluster.scope
+    guard let signer = report.record.acceptance.flatMap({ report.acceptor($0.signer) }), signer.parent == directory
+    else {
+      throw BlocktreeError.damaged(file, "The record was accepted by somebody who is no process of \(directory)")
+    }
+    return report.record
   }
 
   /// - Parameter progress: told how many of the sectors have been checked.
@@ -82,13 +145,7 @@ package struct StoredFileVerifier {
       [record.content.signer, record.attributes.signer, record.links.signer]
         + (record.acceptance.map { [$0.signer] } ?? [])
     ).sorted()
-    var chains: [Digest32: CertificateChain] = [:]
-    for (digest, message) in zip(digests, try await self.sectors.readCertificates(digests.map(\.bytes))) {
-      guard let chain = try? CertificateChain(message.certificates.map { Array($0) }), chain.digest == digest else {
-        continue
-      }
-      chains[digest] = chain
-    }
+    let chains = try await self.chains(digests)
     guard let acceptance = record.acceptance else { return report.note("acceptance", "there is none") }
     let accepted = Date(timeIntervalSince1970: Double(acceptance.accepted) / 1e9)
     let key = self.key(of: chains[acceptance.signer], at: accepted, mayHaveExpired: false)
@@ -116,9 +173,31 @@ package struct StoredFileVerifier {
     }
   }
 
+  /// The chains of these digests, as far as they are known.
+  private func chains(_ digests: [Digest32]) async throws -> [Digest32: CertificateChain] {
+    var chains = self.known.chains(digests)
+    let unknown = digests.filter { chains[$0] == nil }
+    if unknown.isEmpty { return chains }
+    for (digest, message) in zip(unknown, try await self.sectors.readCertificates(unknown.map(\.bytes))) {
+      guard let chain = try? CertificateChain(message.certificates.map { Array($0) }), chain.digest == digest else {
+        continue
+      }
+      chains[digest] = chain
+    }
+    self.known.add(chains)
+    return chains
+  }
+
   private struct Signer {
     let key: VerifyingKey
     let path: TreePath
+    let isProcess: Bool
+
+    init(_ credential: Credential) {
+      self.key = credential.verifyingKey
+      self.path = credential.path
+      self.isProcess = credential.kind == .process
+    }
   }
 
   private func check(
@@ -129,7 +208,7 @@ package struct StoredFileVerifier {
     case nil: report.note(part, "the certificates of its signer are not there")
     case .failure(let error): report.note(part, "the certificate of its signer does not verify: \(error.sentence)")
     case .success(let signer):
-      report.signers[digest] = signer.path
+      report.add(signer.path, digest, isProcess: signer.isProcess)
       report.signatureCount += 1
       if !isValid(signer.key) { report.note(part, "the signature of \(signer.path) is wrong") }
     }
@@ -141,13 +220,13 @@ package struct StoredFileVerifier {
     guard let chain else { return nil }
     do throws(TrustError) {
       let credential = try self.verifier.verify(chain, at: time)
-      return .success(Signer(key: credential.verifyingKey, path: credential.path))
+      return .success(Signer(credential))
     } catch {
       // Whether it leads to the root is still to be checked, at a time when it was valid.
       guard error == .expired, mayHaveExpired, let credential = try? self.verifier.verifyAtIssue(chain) else {
         return .failure(error)
       }
-      return .success(Signer(key: credential.verifyingKey, path: credential.path))
+      return .success(Signer(credential))
     }
   }
 
@@ -266,6 +345,20 @@ package struct StoredFileVerifier {
       }
     }
     return fetched.withLock { $0 }
+  }
+}
+
+extension BlocktreeError {
+  /// What a process has handed out is not what was signed.
+  static func damaged(_ file: FileID, _ message: String, part: String = "record") -> BlocktreeError {
+    BlocktreeError(
+      code: .dataLoss, reason: .dataLoss, message: message, metadata: ["file": "\(file)", "part": part])
+  }
+}
+
+extension FileID {
+  init(_ file: Inodes.FileID) {
+    self.init(generation: file.generation.rawValue, inode: file.inode.rawValue)
   }
 }
 

@@ -1,29 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import BlocktreeSchema
-internal import Foundation
 internal import HashTreeCollections
-package import Inodes
-internal import SwiftProtobuf
-package import Trust
-
-/// A name in a directory and what it leads to.
-package struct DirectoryEntry: Hashable, Sendable {
-  package var name: PathComponent
-  package var fileID: FileID
-  package var type: FileType
-  /// The key of what the name leads to; nil when that is cut off from the directory, or not encrypted.
-  package var key: FileKey?
-
-  package static func == (left: Self, right: Self) -> Bool {
-    left.name == right.name && left.fileID == right.fileID && left.type == right.type && left.key == right.key
-  }
-
-  package func hash(into hasher: inout Hasher) {
-    hasher.combine(self.name)
-    hasher.combine(self.fileID)
-  }
-}
+internal import Inodes
+internal import Trust
 
 /// The entries of a directory in format 1, and the sectors they lie in.
 ///
@@ -34,7 +13,7 @@ package struct DirectoryEntry: Hashable, Sendable {
 /// A copy is cheap: what changed later is all that differs.
 struct DirectoryContent: Sendable {
   /// The number of this format, as it stands in the directory's content part.
-  static let format: UInt32 = 1
+  static let format = DirectorySector.format
 
   private struct Placed: Sendable {
     var entry: DirectoryEntry
@@ -47,9 +26,6 @@ struct DirectoryContent: Sendable {
     var names: [PathComponent] = []
     var byteCount = 0
   }
-
-  /// The length of the message stands before it.
-  private static let headerByteCount = 4
 
   let sectorSize: Int
   private var placed: TreeDictionary<PathComponent, Placed> = [:]
@@ -83,8 +59,8 @@ struct DirectoryContent: Sendable {
 
   /// Adds an entry whose name is not there yet.
   mutating func insert(_ entry: DirectoryEntry) {
-    let byteCount = Self.byteCount(of: entry)
-    let room = self.sectorSize - Self.headerByteCount
+    let byteCount = DirectorySector.byteCount(of: entry)
+    let room = self.sectorSize - DirectorySector.headerByteCount
     var sector = self.firstWithRoom
     while sector < self.sectors.count, self.sectors[sector].byteCount + byteCount > room {
       // A short name may still fit where a long one did not: only nearly full sectors are passed for good.
@@ -98,6 +74,29 @@ struct DirectoryContent: Sendable {
     self.placed[entry.name] = Placed(entry: entry, sector: sector, byteCount: byteCount)
     self.changed.insert(sector)
   }
+
+  /// Changes what an entry says, but for its name. It stays in its sector as long as that has room, and goes behind all
+  /// others otherwise: a listing that goes on meanwhile may show it twice, but never misses it.
+  mutating func update(_ entry: DirectoryEntry) {
+    guard let placed = self.placed[entry.name] else { return }
+    let byteCount = DirectorySector.byteCount(of: entry)
+    let room = self.sectorSize - DirectorySector.headerByteCount
+    guard self.sectors[placed.sector].byteCount - placed.byteCount + byteCount <= room else {
+      self.remove(entry.name)
+      self.sectors.append(Sector(names: [entry.name], byteCount: byteCount))
+      self.entriesByteCount += byteCount
+      self.placed[entry.name] = Placed(entry: entry, sector: self.sectors.count - 1, byteCount: byteCount)
+      self.changed.insert(self.sectors.count - 1)
+      return
+    }
+    self.sectors[placed.sector].byteCount += byteCount - placed.byteCount
+    self.entriesByteCount += byteCount - placed.byteCount
+    self.placed[entry.name] = Placed(entry: entry, sector: placed.sector, byteCount: byteCount)
+    self.changed.insert(placed.sector)
+  }
+
+  /// All entries, in no order that means something.
+  var all: some Sequence<DirectoryEntry> { self.placed.lazy.map(\.value.entry) }
 
   /// Removes an entry.
   mutating func remove(_ name: PathComponent) {
@@ -170,63 +169,21 @@ struct DirectoryContent: Sendable {
 
   // MARK: Bytes
 
-  private static func message(_ entry: DirectoryEntry) -> Blocktree_V1_StoredEntry {
-    .with {
-      $0.name = Data(entry.name.bytes)
-      $0.fileID = entry.fileID.message
-      $0.type = entry.type.message
-      if let key = entry.key {
-        $0.key = Data(key.bytes)
-        $0.keyEpoch = key.epoch
-      }
-    }
-  }
-
-  /// An upper bound of what an entry takes: its message, a tag, and a length.
-  private static func byteCount(of entry: DirectoryEntry) -> Int {
-    // name (2 + 255), file id (2 + 22), type (2), key (34), epoch (6), entry tag and length (3).
-    entry.name.bytes.count + 3 + 24 + 2 + (entry.key == nil ? 0 : 40) + 4
-  }
-
   private func encode(_ index: Int) throws(IntegrityError) -> [UInt8] {
-    var message = Blocktree_V1_DirectorySector()
-    message.entries = self.sectors[index].names.compactMap { name in self.placed[name].map { Self.message($0.entry) } }
-    let body: [UInt8]
-    do { body = try message.serializedBytes() } catch { throw .malformed }
-    guard body.count + Self.headerByteCount <= self.sectorSize else { throw .shapeMismatch }
-    var bytes = withUnsafeBytes(of: UInt32(body.count).bigEndian, Array.init)
-    bytes.reserveCapacity(self.sectorSize)
-    bytes += body
-    bytes += [UInt8](repeating: 0, count: self.sectorSize - bytes.count)
-    return bytes
+    try DirectorySector.encode(
+      self.sectors[index].names.compactMap { self.placed[$0]?.entry }, sectorSize: self.sectorSize)
   }
 
   /// Takes the next sector of a directory that is being read.
   mutating func appendSector(_ bytes: ArraySlice<UInt8>) throws(IntegrityError) {
     var sector = Sector()
-    if bytes.count >= Self.headerByteCount {
-      let length = bytes.prefix(4).reduce(0) { $0 << 8 | Int($1) }
-      guard length <= bytes.count - Self.headerByteCount else { throw .malformed }
-      let body = Array(bytes[bytes.startIndex + 4..<bytes.startIndex + 4 + length])
-      let message: Blocktree_V1_DirectorySector
-      do { message = try Blocktree_V1_DirectorySector(serializedBytes: body) } catch { throw .malformed }
-      for stored in message.entries {
-        let entry: DirectoryEntry
-        do {
-          entry = DirectoryEntry(
-            name: try PathComponent(bytes: Array(stored.name)), fileID: try FileID(stored.fileID),
-            type: try FileType(stored.type),
-            key: stored.key.isEmpty ? nil : FileKey(bytes: stored.key, epoch: stored.keyEpoch))
-        } catch {
-          throw .malformed
-        }
-        guard stored.key.isEmpty == (entry.key == nil), self.placed[entry.name] == nil else { throw .malformed }
-        let byteCount = Self.byteCount(of: entry)
-        sector.names.append(entry.name)
-        sector.byteCount += byteCount
-        self.entriesByteCount += byteCount
-        self.placed[entry.name] = Placed(entry: entry, sector: self.sectors.count, byteCount: byteCount)
-      }
+    for entry in try DirectorySector.decode(bytes) {
+      guard self.placed[entry.name] == nil else { throw .malformed }
+      let byteCount = DirectorySector.byteCount(of: entry)
+      sector.names.append(entry.name)
+      sector.byteCount += byteCount
+      self.entriesByteCount += byteCount
+      self.placed[entry.name] = Placed(entry: entry, sector: self.sectors.count, byteCount: byteCount)
     }
     self.sectors.append(sector)
   }

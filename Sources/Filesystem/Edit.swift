@@ -77,6 +77,8 @@ struct Edit: Sendable {
   /// Inodes that are not changed, but have to be as they were read when the edit is committed.
   private var unchanged: Set<FileID> = []
   private(set) var operations: [Commit.Operation] = []
+  /// Keys that directories and files are given by this edit.
+  private var drawn: [FileID: FileKey] = [:]
   /// The sessions of these, and whose they are.
   private(set) var sessions: [[UInt8]: TreePath] = [:]
   let time: Int64
@@ -134,6 +136,14 @@ struct Edit: Sendable {
 
   mutating func insert(_ entry: DirectoryEntry, in directory: InodeState) throws(FilesystemError) {
     self.directories[directory.fileID]?.entries.insert(entry)
+  }
+
+  /// Takes note of the key that an inode's draft says it has from now on.
+  mutating func note(_ key: FileKey, of file: FileID) { self.drawn[file] = key }
+
+  /// Changes what an entry that is there says, but for its name.
+  mutating func update(_ entry: DirectoryEntry, in directory: InodeState) {
+    self.directories[directory.fileID]?.entries.update(entry)
   }
 
   mutating func removeEntry(_ name: PathComponent, in directory: InodeState) {
@@ -286,10 +296,11 @@ struct Edit: Sendable {
       let record = directory.known.record
       let count = directory.entries.sectorCount
       guard !sectors.isEmpty || UInt64(count) != directory.known.tree.sectorCount else { continue }
-      guard let key = directory.state.key else { throw .noKey(id) }
+      guard let key = self.drawn[id] ?? directory.state.key else { throw .noKey(id) }
       var draft = try await self.draft(id)
       guard !draft.isRemoved else { throw .notFound }
-      var change = FileContent.Change(content: record.content.part, tree: directory.known.tree)
+      // If it is given a new key at the same time, its entries are sealed under that one.
+      var change = FileContent.Change(content: draft.content ?? record.content.part, tree: directory.known.tree)
       try await self.filesystem.content.write(
         sectors: sectors, count: count, to: &change, key: key, version: record.version)
       change.sealTree()

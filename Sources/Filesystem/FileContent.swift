@@ -72,7 +72,11 @@ struct FileContent: Sendable {
     guard range.count <= Self.rangeByteCountMax, range.upperBound <= content.size else { throw .outOfRange }
     let file = content.fileID
     guard let key else { throw .noKey(file) }
-    let cipher = SectorCipher(key: key, contentID: content.contentID)
+    guard key.epoch == content.keyEpoch else { throw .keyOutdated(file) }
+    let cipher: SectorCipher
+    do { cipher = SectorCipher(keys: try FileKeys(key, content: content), contentID: content.contentID) } catch {
+      throw .dataLoss(file, .record)
+    }
     if !content.inlineContent.isEmpty {
       do {
         let plain = try cipher.open(content.inlineContent, as: .inlineContent)
@@ -176,6 +180,7 @@ struct FileContent: Sendable {
       try await self.load(&change.tree, for: indexes, of: change.content.fileID, version: version)
     }
     let plain = buffer.isEmpty ? data : buffer[...]
+    guard key.epoch == change.content.keyEpoch else { throw .keyOutdated(change.content.fileID) }
     let cipher = SectorCipher(key: key, contentID: change.content.contentID)
     let sealed = await self.workers.run(byteCount: plain.count) {
       Result { () throws(IntegrityError) in
@@ -237,6 +242,7 @@ struct FileContent: Sendable {
     sectors: [(index: Int, bytes: [UInt8])], count: Int, to change: inout Change, key: FileKey, version: Version?
   ) async throws(FilesystemError) {
     let file = change.content.fileID
+    guard key.epoch == change.content.keyEpoch else { throw .keyOutdated(change.content.fileID) }
     let cipher = SectorCipher(key: key, contentID: change.content.contentID)
     if let version {
       try await self.shrink(&change, to: UInt64(count), version: version)

@@ -23,6 +23,12 @@ package struct FileInfo: Hashable, Sendable {
   package var servedByGeneration: Generation?
   /// Whether it comes from a copy of what a cluster above stores, which can not be reached.
   package var isStale = false
+  /// The epoch of the key that new sectors are sealed under; 0 for what is not encrypted.
+  package var keyEpoch: UInt32
+  /// Who has the key by a readcap of the file itself.
+  package var readcaps: [TreePath]
+  /// Whether the key is in no directory, only in readcaps.
+  package var isCutOff: Bool
 
   /// Describes a verified record.
   package init(_ record: InodeRecord) {
@@ -42,13 +48,19 @@ package struct FileInfo: Hashable, Sendable {
     self.created = attributes.created
     self.storedBytes = content.sectorCount * UInt64(content.sectorSize)
     self.servedByGeneration = attributes.servedByGeneration
+    self.keyEpoch = attributes.type == .credential ? 0 : content.keyEpoch
+    self.readcaps = attributes.readcaps.map(\.principal)
+    self.isCutOff = attributes.isCutOff
     // What has just been given its name, or is about to lose it, has it.
     if record.links.part.pending != nil { self.linkCount = max(self.linkCount, 1) }
   }
 
   /// About how many bytes it takes in a message.
   var byteCount: Int {
-    self.rules.entries.reduce(128 + self.rules.owner.bytes.count + self.rules.group.bytes.count) { sum, entry in
+    let readcapsByteCount = self.readcaps.reduce(0) { $0 + 8 + $1.bytes.count }
+    return self.rules.entries.reduce(
+      144 + self.rules.owner.bytes.count + self.rules.group.bytes.count + readcapsByteCount
+    ) { sum, entry in
       switch entry.subject {
       case .principal(let path), .group(let path): sum + 16 + path.bytes.count
       }

@@ -85,7 +85,8 @@ extension Filesystem {
         // Its path is signed, so nothing on it may be renamed. (Where this process's own credential lies below, nothing
         // is anyhow.)
         for directory in place.directories.dropFirst() { try await edit.touch(directory) }
-        let again = try await self.newPlace(path, for: own, follow: false, entersLast: true).place
+        // No keys are drawn here, as that takes turns.
+        let again = try await self.place(of: path, for: own, follow: false, entersLast: true)
         guard again.directories == place.directories else { throw .contended }
         try edit.createCredential(
           name: name, fileID: fileID, in: parent, bytes: file.bytes, owner: owner, contentID: contentID,
@@ -149,7 +150,9 @@ extension Edit {
   mutating func add(_ readcap: Readcap, to directory: FileID) async throws(FilesystemError) {
     var draft = try await self.draft(directory)
     guard var attributes = draft.currentAttributes else { throw .dataLoss(directory, .record) }
-    attributes.readcaps.removeAll { $0.principal == readcap.principal && $0.epoch == readcap.epoch }
+    attributes.readcaps.removeAll { $0.principal == readcap.principal }
+    // Its key was given to the edit by whoever has sealed it.
+    guard draft.currentContent?.keyEpoch == readcap.epoch else { throw .keyOutdated(directory) }
     guard attributes.readcaps.count < RecordLimits.readcapsMax else { throw .limitReached("readcaps") }
     attributes.readcaps.append(readcap)
     attributes.version = draft.version

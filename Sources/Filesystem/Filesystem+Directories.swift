@@ -102,8 +102,8 @@ extension Filesystem {
   private func describe(
     _ entry: DirectoryEntry, in directory: InodeState
   ) async throws(FilesystemError) -> Description? {
-    let state = self.inodes.state(entry.fileID, type: entry.type, key: entry.key)
     do throws(FilesystemError) {
+      let state = try await self.state(of: entry)
       if let known = try await self.known(state) { return .info(FileInfo(known.record)) }
       try await self.requireGone(entry, from: directory)
       return nil
@@ -111,6 +111,8 @@ extension Filesystem {
       switch error {
       case .dataLoss: return .damaged
       case .sector(.unreachable): return .unreachable
+      // Given a new key since the directory was read. What is said of it needs none.
+      case .keyOutdated: return try await self.storedRecord(entry.fileID).map { .info(FileInfo($0)) }
       default: throw error
       }
     }
@@ -135,7 +137,9 @@ extension Filesystem {
   ) async throws(FilesystemError) -> FileInfo {
     let writer = try request.writer()
     if parents {
-      for ancestor in path.ancestors.sorted(by: { $0.depth < $1.depth }) where !ancestor.isRoot {
+      // The home is there, and what lies above is for others to know.
+      for ancestor in path.ancestors.sorted(by: { $0.depth < $1.depth })
+      where !ancestor.isSameOrAncestor(of: self.home.path) {
         if try await self.isMissing(ancestor, for: request.caller) {
           do throws(FilesystemError) {
             _ = try await self.makeDirectory(ancestor, mode: mode, parents: false, Request(caller: request.caller))
@@ -203,16 +207,16 @@ extension Filesystem {
   /// - Parameter make: makes the inode and the entry, after permissions were checked.
   private func makeEntry(
     _ path: TreePath, _ request: Request, byteCount: Int,
-    _ make: @escaping @Sendable (inout Edit, InodeState, PathComponent) async throws(FilesystemError) -> FileID
+    _ make: @escaping @Sendable (inout Edit, InodeState, PathComponent, Place) async throws(FilesystemError) -> FileID
   ) async throws(FilesystemError) -> FileInfo {
     try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
-      let (parent, name, _) = try await self.newPlace(path, for: request.caller, follow: false)
+      let (parent, name, place) = try await self.newPlace(path, for: request.caller, follow: false)
       let change = DirectoryRequest(operation: request.identified, byteCount: byteCount) {
         edit throws(FilesystemError) in
         edit.caller = request.caller
         try edit.require([.write, .execute], in: parent)
         guard edit.entry(name, in: parent) == nil else { throw .alreadyExists }
-        return try await make(&edit, parent, name)
+        return try await make(&edit, parent, name, place)
       }
       return try await self.unlessRemoved([parent]) { () throws(FilesystemError) in
         guard let record = try await self.change(parent, change) else { throw .notFound }
@@ -257,18 +261,28 @@ extension Filesystem {
     _ existing: TreePath, as path: TreePath, _ request: Request
   ) async throws(FilesystemError) -> FileInfo {
     _ = try request.writer()
+    // Keys that are exposed on the way are replaced before its turn comes.
+    _ = try await self.place(of: existing, for: request.caller, follow: false, drawing: .ofDirectories)
     return try await self.makeEntry(path, request, byteCount: self.sectors.sectorSize) {
-      edit, parent, name throws(FilesystemError) in
+      edit, parent, name, newPlace throws(FilesystemError) in
       // When it is its turn: whatever else is done in the directory would come between.
       let (place, state, _, _) = try await self.existing(existing, for: request.caller, follow: false)
+      guard place.exposed == nil else { throw .keyOutdated(state.fileID) }
       guard state.type != .directory else { throw .isDirectory }
       guard state.type != .credential, var entry = place.found?.entry else { throw .wrongType }
       guard parent.fileID.generation == state.fileID.generation else { throw .crossGeneration }
       guard let record = try await edit.record(state.fileID) else { throw .contended }
+      guard record.content.part.keyEpoch == state.key?.epoch else { throw .contended }
       // Whoever may not change a file must not keep it from being removed either.
       try self.require(.write, of: record, at: place, for: request.caller)
       try await edit.link(state.fileID, in: parent.fileID)
       entry.name = name
+      entry.key = state.key
+      entry.nextKey = nil
+      entry.drawnInEpoch = try edit.record(of: parent).content.part.keyEpoch
+      // Whoever has the key of a directory that it is in by a readcap may have its key, too.
+      let isShared = try await edit.isAnyReadByOthers(Self.left(place.directories, for: newPlace.directories))
+      entry.isMarkedExposed = isShared || place.isFoundExposed
       try edit.insert(entry, in: parent)
       return state.fileID
     }
@@ -291,7 +305,7 @@ extension Filesystem {
       return
     }
     _ = try await self.lookingUp { () throws(FilesystemError) -> Void? in
-      let place = try await self.place(of: path, for: request.caller, follow: false)
+      let place = try await self.placeOfRemoval(path, request)
       guard let parent = place.parent, let name = place.name else { throw self.noName(place) }
       guard let found = place.found else {
         // Another cluster may have been the one to note it.
@@ -320,14 +334,29 @@ extension Filesystem {
         return nil
       }
       return try await self.unlessRemoved([parent]) { () throws(FilesystemError) in
-        if found.state.type == .directory {
-          // Nothing is added to it meanwhile.
-          _ = try await self.change(parent, together: [found.state], removal)
-        } else {
-          _ = try await self.change(parent, removal)
+        switch found.state.type {
+        // Nothing is added to it meanwhile.
+        case .directory: _ = try await self.change(parent, together: [found.state], removal)
+        case .credential:
+          try await self.withdrawing(place.path, in: parent) { () throws(FilesystemError) in
+            _ = try await self.change(parent, removal)
+          }
+        default: _ = try await self.change(parent, removal)
         }
       }
     }
+  }
+
+  /// Where something is that is to be removed. A credential file is what the directory's own cluster stores, whoever serves
+  /// the rest of the directory.
+  private func placeOfRemoval(_ path: TreePath, _ request: Request) async throws(FilesystemError) -> Place {
+    let place = try await self.place(of: path, for: request.caller, follow: false, entersLast: true)
+    guard place.found?.entry?.type == .credential else {
+      return try await self.place(of: path, for: request.caller, follow: false)
+    }
+    // There the directory gets a new key, too.
+    if let parent = place.parent, self.isForeignHome(parent.fileID) { throw self.redirection(upTo: nil) }
+    return place
   }
 
   // MARK: Renaming
@@ -345,17 +374,18 @@ extension Filesystem {
       return FileInfo(record)
     }
     let record = try await self.lookingUp { () throws(FilesystemError) -> InodeRecord?? in
-      let source = try await self.place(of: from, for: request.caller, follow: false)
+      let source = try await self.place(of: from, for: request.caller, follow: false, drawing: .ofDirectories)
       guard let sourceParent = source.parent, let sourceName = source.name else { throw self.noName(source) }
       guard let moved = source.found else { throw .notFound }
-      let target = try await self.place(of: to, for: request.caller, follow: false)
+      let target = try await self.place(of: to, for: request.caller, follow: false, drawing: .ofDirectories)
       guard let targetParent = target.parent, let targetName = target.name else {
         guard self.home.path.isRoot || target.path != self.home.path else { throw self.noName(target) }
         throw .alreadyExists
       }
       guard sourceParent.fileID.generation == targetParent.fileID.generation else { throw .crossGeneration }
       let rename = Rename(
-        from: sourceParent, fromName: sourceName, to: targetParent, toName: targetName, noReplace: noReplace)
+        from: sourceParent, fromName: sourceName, to: targetParent, toName: targetName, noReplace: noReplace,
+        left: Self.left(source.directories, for: target.directories))
       return try await self.unlessRemoved([sourceParent, targetParent]) { () throws(FilesystemError) in
         guard moved.state.type == .directory else { return try await self.perform(rename, alone: [], request) }
         // Nothing is added to a directory that is replaced.
@@ -379,6 +409,14 @@ extension Filesystem {
     let to: InodeState
     let toName: PathComponent
     let noReplace: Bool
+    /// The directories, from below the last one that both places have in common, that what is moved does not lie in any
+    /// more.
+    let left: [FileID]
+  }
+
+  /// The directories of one way, from below the last one that it has in common with another.
+  private static func left(_ first: [FileID], for second: [FileID]) -> [FileID] {
+    Array(first.dropFirst(zip(first, second).prefix { $0 == $1 }.count))
   }
 
   /// Renames what has the name now.
@@ -429,6 +467,12 @@ extension Filesystem {
     }
     edit.removeEntry(rename.fromName, in: rename.from)
     entry.name = rename.toName
+    if rename.from.fileID != rename.to.fileID {
+      // Whoever has the key of a directory that it was in by a readcap knows its key, too.
+      let wasExposed = entry.isExposed(in: try edit.record(of: rename.from).content.part.keyEpoch)
+      entry.isMarkedExposed = try await edit.isAnyReadByOthers(rename.left) || wasExposed
+      entry.drawnInEpoch = try edit.record(of: rename.to).content.part.keyEpoch
+    }
     try edit.insert(entry, in: rename.to)
     try await edit.move(entry.fileID, from: rename.from.fileID, to: rename.to.fileID)
     return entry.fileID
@@ -483,6 +527,8 @@ extension Edit {
     // The group is the parent's, as in a set-group-id directory: a directory's files belong to those who share it.
     let group = try self.record(of: parent).attributes.part.rules.group
     let acting = Self.actingFor(self.caller, self.filesystem.identity.path)
+    var entry = entry
+    entry.drawnInEpoch = try self.record(of: parent).content.part.keyEpoch
     var content = content
     content.actingFor = acting
     var attributes = AttributesPart(
@@ -500,13 +546,23 @@ extension Edit {
 
   /// Requires that a directory is empty, now and when it is removed by this edit.
   mutating func requireEmpty(_ entry: DirectoryEntry) async throws(FilesystemError) {
-    let state = self.filesystem.inodes.state(entry.fileID, type: entry.type, key: entry.key)
-    do throws(FilesystemError) { try await self.open(state) } catch {
+    do throws(FilesystemError) { try await self.open(try await self.filesystem.state(of: entry)) } catch {
+      // Given a new key since the directory was read.
+      if case .keyOutdated = error { throw .contended }
       // Its entry was there a moment ago.
       if case .notFound = error { throw try await self.mismatch(.dataLoss(entry.fileID, .missing)) }
       throw error
     }
     guard self.directories[entry.fileID]?.entries.isEmpty == true else { throw .notEmpty }
+  }
+
+  /// Whether one of these directories has readcaps.
+  mutating func isAnyReadByOthers(_ directories: [FileID]) async throws(FilesystemError) -> Bool {
+    for file in directories {
+      guard let record = try await self.record(file) else { throw .contended }
+      if !record.attributes.part.readcaps.isEmpty { return true }
+    }
+    return false
   }
 
   /// In a sticky directory only the owner of the file or of the directory may remove or rename it.

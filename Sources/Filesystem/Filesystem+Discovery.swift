@@ -46,7 +46,7 @@ extension Filesystem {
       // What lies further on makes no difference any more.
       guard walk.isOpen else { return QueryJudgement(isPermitted: false, lookCount: lookCount) }
       if let entry = directory.entry(name), entry.type == .directory || index == names.count - 1 {
-        state = self.inodes.state(entry.fileID, type: entry.type, key: entry.key)
+        state = try await self.state(of: entry)
       } else {
         isThere = false
       }
@@ -85,7 +85,7 @@ extension Filesystem {
       return entering ? try await self.directory(state) : try await self.known(state)
     } catch {
       switch error {
-      case .sector(.unreachable), .noKey: return nil
+      case .sector(.unreachable), .noKey, .keyOutdated: return nil
       default: throw error
       }
     }
@@ -132,7 +132,7 @@ struct QueryWalk: Sendable {
     self.othersMayRead = self.othersMayRead && Self.permits([.read, .execute], rules, .anonymous)
     self.callerMayReadLast = self.callerMayPass && Self.permits(.read, rules, self.caller)
     self.callerMayPass = self.callerMayPass && Self.permits(.execute, rules, self.caller)
-    self.holdsKey = self.holdsKey || self.holdsReadcap(record)
+    self.holdsKey = self.holdsKey && !record.attributes.part.isCutOff || self.holdsReadcap(record)
   }
 
   /// Why somebody may ask.
@@ -148,7 +148,7 @@ struct QueryWalk: Sendable {
     let rules = record.attributes.part.rules
     let others: Trust.Permission = record.attributes.part.type == .directory ? [.read, .execute] : .read
     if self.caller != .anonymous {
-      if self.holdsKey || self.holdsReadcap(record) { return .own }
+      if self.holdsKey && !record.attributes.part.isCutOff || self.holdsReadcap(record) { return .own }
       // What a file lets others do counts only for those whom the directories above let pass.
       if Self.permits(.read, self.callerMayPass ? rules : rules.ofClosedPlace, self.caller) { return .own }
     }

@@ -109,7 +109,8 @@ extension Filesystem {
   ) async throws(FilesystemError) -> FileInfo {
     _ = try request.writer()
     return try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
-      let (place, state, known, _) = try await self.existing(path, for: request.caller, follow: true)
+      let (place, state, known, _) = try await self.existing(
+        path, for: request.caller, follow: true, drawing: .ofFile)
       guard state.type != .directory else { throw .isDirectory }
       guard state.type == .file else { throw .wrongType }
       try self.require(.write, of: known.record, at: place, for: request.caller)
@@ -194,9 +195,17 @@ extension Filesystem {
     fileprivate var isSealed = false
     fileprivate var stored: InodeRecord?
     fileprivate var buffer: [UInt8] = []
+    fileprivate let started: Int64
+    /// For how long the way holds that was looked up at the start; nanoseconds.
+    private static let freshness: Int64 = 500_000_000
+    /// When the last piece was sealed, nanoseconds since 1970 UTC.
+    fileprivate var sealed: Int64 = 0
 
     /// Bytes of a piece.
     package static let bufferByteCount = 2 << 20
+    /// Nanoseconds after which a piece is sealed although it is not full. Whoever settles what was broken off takes an
+    /// inode for that when nothing of it was stored in a minute, and a piece is stored when the next one is sealed.
+    package static let sealingInterval: Int64 = 15_000_000_000
 
     /// Adds bytes. Those that fill a piece are sealed when this returns, and durable, though they have no name yet, when
     /// another piece was filled.
@@ -210,6 +219,12 @@ extension Filesystem {
       while self.buffer.count > Self.bufferByteCount {
         try await self.addPiece(self.buffer.prefix(Self.bufferByteCount))
         self.buffer.removeFirst(Self.bufferByteCount)
+      }
+      // The last sector may be the last of all, and not be full.
+      let whole = (self.buffer.count - 1) / self.change.content.sectorSize * self.change.content.sectorSize
+      if self.isSealed, whole > 0, self.filesystem.now() - self.sealed >= Self.sealingInterval {
+        try await self.addPiece(self.buffer.prefix(whole))
+        self.buffer.removeFirst(whole)
       }
     }
 
@@ -240,6 +255,7 @@ extension Filesystem {
       if let failure { throw failure }
       self.change = next
       self.isSealed = true
+      self.sealed = self.filesystem.now()
     }
 
     /// Commits the piece that is sealed, if there is one.
@@ -284,8 +300,18 @@ extension Filesystem {
       self.buffer = []
       let filesystem = self.filesystem
       let caller = self.request.caller
+      // It may have taken long: a directory on the way may have been given a new key.
+      var looksFirst = self.stored != nil || filesystem.now() - self.started > Self.freshness
       for _ in 0..<Filesystem.attemptsMax {
-        if let info = try await self.name(change, modified: modified) { return info }
+        if !looksFirst {
+          do throws(FilesystemError) {
+            if let info = try await self.name(change, modified: modified) { return info }
+          } catch {
+            guard case .keyOutdated(let file) = error else { throw error }
+            filesystem.names.forget(file)
+          }
+        }
+        looksFirst = false
         // Another directory may have taken the place of the one that there was.
         let (parent, name, place) = try await filesystem.newPlace(self.path, for: caller, follow: true)
         guard place.mayPass else { throw .permissionDenied }
@@ -385,7 +411,7 @@ extension Filesystem {
     return Upload(
       filesystem: self, fileID: fileID, key: FileKey.random(), path: path, parent: parent, name: name,
       mustBeNew: mustBeNew, mode: mode, request: request,
-      change: FileContent.Change(content: content, tree: IntegrityTree()))
+      change: FileContent.Change(content: content, tree: IntegrityTree()), started: self.now())
   }
 
   /// Makes an empty file, if there is none.
@@ -476,7 +502,8 @@ extension Edit {
     links.actingFor = acting
     draft.links = links
     self.put(draft)
-    try self.insert(
-      DirectoryEntry(name: upload.name, fileID: upload.fileID, type: .file, key: upload.key), in: upload.parent)
+    var entry = DirectoryEntry(name: upload.name, fileID: upload.fileID, type: .file, key: upload.key)
+    entry.drawnInEpoch = try self.record(of: upload.parent).content.part.keyEpoch
+    try self.insert(entry, in: upload.parent)
   }
 }

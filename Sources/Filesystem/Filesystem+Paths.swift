@@ -19,6 +19,12 @@ struct Place: Sendable {
   var directories: [FileID]
   /// The path itself, without symbolic links on the way.
   var path: TreePath
+  /// Whether the caller has the key of a directory on the way.
+  var isReadable = false
+  /// The first entry of a directory on the way whose key is exposed.
+  var exposed: ExposedEntry?
+  /// Whether that of what was found is.
+  var isFoundExposed = false
 
   struct Found: Sendable {
     var state: InodeState
@@ -38,58 +44,118 @@ extension Filesystem {
   /// - Parameter entersLast: whether the last directory is looked into although another cluster serves it: what is meant is
   ///   of the cluster that stores the directory itself.
   func place(
-    of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false
+    of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false, drawing keys: Drawing = .none
   ) async throws(FilesystemError) -> Place {
-    for _ in 0..<Self.attemptsMax {
-      let place = try await self.attemptPlace(of: path, for: caller, follow: follow, entersLast: entersLast)
-      if let place { return place }
+    var attemptCount = 0
+    var drawnCount = 0
+    while attemptCount < Self.attemptsMax, drawnCount < TreePath.byteCountMax {
+      let place: Place?
+      do throws(FilesystemError) {
+        place = try await self.attemptPlace(of: path, for: caller, follow: follow, entersLast: entersLast)
+      } catch {
+        guard case .keyOutdated(let file) = error else { throw error }
+        self.names.forget(file)
+        place = nil
+      }
+      attemptCount += 1
+      guard let place else { continue }
+      guard let exposed = self.exposed(at: place, keys) else { return place }
+      // From the top down: with a new key of a directory, those of all that is in it are to be new.
+      do throws(FilesystemError) { try await self.drawKey(exposed) } catch {
+        if case .keyOutdated = error { continue }
+        guard error.isConflict else { throw error }
+        continue
+      }
+      attemptCount -= 1
+      drawnCount += 1
     }
     throw .contended
+  }
+
+  /// Which exposed keys on a way are to be replaced by new ones before it is used.
+  enum Drawing: Sendable {
+    /// None: nothing is going to be written.
+    case none
+    /// Those of the directories: something is going to be put into the last one.
+    case ofDirectories
+    /// These and that of the file.
+    case ofFile
+  }
+
+  private func exposed(at place: Place, _ keys: Drawing) -> ExposedEntry? {
+    switch keys {
+    case .none: return nil
+    case .ofDirectories: return place.exposed
+    case .ofFile:
+      if let exposed = place.exposed { return exposed }
+      guard place.isFoundExposed, let parent = place.parent, let entry = place.found?.entry else { return nil }
+      return ExposedEntry(directory: parent, name: entry.name)
+    }
   }
 
   /// Nil when something on the way was removed while it was looked up: another may have taken its place.
   private func attemptPlace(
     of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool
   ) async throws(FilesystemError) -> Place? {
-    var way = Way(root: self.root, home: self.home.path)
+    try await self.requireServing()
+    // What lies elsewhere is for others to judge.
+    guard self.home.path.isSameOrAncestor(of: path) else { throw self.redirection(upTo: nil) }
+    var way = Way(root: self.root, home: self.home.path, isReached: try await self.letsPass(caller))
+    if self.holdsReadcapAbove(caller) { way.setReadable() }
     guard var names = way.begin(path.components) else { throw self.redirection(upTo: nil) }
     /// The entry that led to the last directory, and where it is.
     var step: (parent: InodeState, entry: DirectoryEntry)?
-    var mayPass = try await self.letsPass(caller)
+    /// Whether the caller may pass all directories to the symbolic links that were followed.
+    var mayFollow = true
     var links = 0
     while true {
       let directory = way.directory
+      var mayPass = mayFollow && way.isReached
       guard let name = names.popFirst() else {
         return Place(
           parent: way.directories.dropLast().last, name: nil, found: .init(state: directory, entry: nil),
-          mayPass: mayPass, directories: way.directories.map(\.fileID), path: try way.path())
+          mayPass: mayPass, directories: way.directories.map(\.fileID), path: try way.path(),
+          isReadable: way.isReadable, exposed: way.exposed)
+      }
+      if directory.key == nil {
+        try await self.checkCutOff(directory, at: way, then: [name] + names, for: caller, mayPass)
       }
       guard let looked = try await self.look(for: name, in: directory) else {
         if let step, step.entry.fileID == directory.fileID { try await self.requireGone(step.entry, from: step.parent) }
         return nil
       }
       let needed: Permission = caller == .anonymous ? [.read, .execute] : .execute
-      if !self.permits(needed, looked.record, caller) {
+      if self.holdsReadcap(caller, looked.record) {
+        // Whoever has the key can read all that is here, in a place that others do not get to. To write takes permission.
+        way.setReadable()
+        let rules = looked.record.attributes.part.rules
+        mayPass =
+          mayFollow
+          && (mayPass ? rules : rules.ofClosedPlace).permits(needed, caller: caller, memberOf: { _ in false })
+      } else if !self.permits(needed, looked.record, caller) {
         if caller == .anonymous { throw .permissionDenied }
         mayPass = false
       }
+      let mayLook = mayPass || way.isReadable
       // Who is asked for a credential file is asked for what its directory's own cluster stores.
       if !names.isEmpty || !entersLast {
-        if links > 0, !mayPass, self.isServedElsewhere(looked.record) { throw .permissionDenied }
+        if links > 0, !mayLook, self.isServedElsewhere(looked.record) { throw .permissionDenied }
         try self.checkServed(looked.record, at: way, then: [name] + names, asked: path)
       }
       guard let entry = looked.entry else {
-        if !mayPass { throw .permissionDenied }
+        if !mayLook { throw .permissionDenied }
         guard names.isEmpty else { throw .notFound }
         return Place(
           parent: directory, name: name, found: nil, mayPass: mayPass, directories: way.directories.map(\.fileID),
-          path: try way.path(name))
+          path: try way.path(name), isReadable: way.isReadable, exposed: way.exposed)
       }
-      let state = self.inodes.state(entry.fileID, type: entry.type, key: entry.key)
+      try await self.requireNoStaging(entry, in: directory, for: caller)
+      let state = try await self.state(of: entry)
+      let isExposed = entry.isExposed(in: looked.record.content.part.keyEpoch)
       switch entry.type {
       case .directory where !names.isEmpty:
         guard way.directories.count < TreePath.byteCountMax / 2 else { throw .loop }
-        way.enter(state, name)
+        way.enter(state, entry, isExposed: isExposed, isReached: mayPass)
         step = (directory, entry)
       case .symbolicLink where !names.isEmpty || follow:
         links += 1
@@ -99,19 +165,47 @@ extension Filesystem {
           return nil
         }
         let components = try way.components(following: target, then: names)
+        mayFollow = mayLook
         guard let rest = way.begin(components) else {
           // Where a link leads that lies in a closed place is not told.
-          throw mayPass ? self.redirection(upTo: try Self.path(components)) : .permissionDenied
+          throw mayLook ? self.redirection(upTo: try Self.path(components)) : .permissionDenied
         }
         names = rest
         step = nil
       default:
-        guard names.isEmpty else { throw mayPass ? .notDirectory : .permissionDenied }
+        guard names.isEmpty else { throw mayLook ? .notDirectory : .permissionDenied }
         return Place(
           parent: directory, name: name, found: .init(state: state, entry: entry), mayPass: mayPass,
-          directories: way.directories.map(\.fileID), path: try way.path(name))
+          directories: way.directories.map(\.fileID), path: try way.path(name),
+          isReadable: way.isReadable && entry.key != nil, exposed: way.exposed, isFoundExposed: isExposed)
       }
     }
+  }
+
+  /// What is said of a directory that this process has no key for: its own processes may have it.
+  private func checkCutOff(
+    _ directory: InodeState, at way: Way, then names: [PathComponent], for caller: CallerIdentity, _ mayPass: Bool
+  ) async throws(FilesystemError) {
+    guard let known = try await self.known(directory) else { return }
+    let needed: Permission = caller == .anonymous ? [.read, .execute] : .execute
+    let isLetIn = mayPass && self.permits(needed, known.record, caller)
+    guard isLetIn || self.holdsReadcap(caller, known.record) else { throw .permissionDenied }
+    try self.checkServed(known.record, at: way.path(), then: Self.path(way.components + names))
+    throw .noKey(directory.fileID)
+  }
+
+  /// Whether a readcap gives a caller the key of an inode.
+  func holdsReadcap(_ caller: CallerIdentity, _ record: InodeRecord) -> Bool {
+    guard case .principal(let path) = caller else { return false }
+    return record.attributes.part.readcaps.contains { $0.principal == path }
+  }
+
+  /// Whether a readcap of a directory above the home gives a caller the key of all that is here.
+  private func holdsReadcapAbove(_ caller: CallerIdentity) -> Bool {
+    guard !self.home.path.isRoot, caller != .anonymous,
+      self.ancestors.home?.attributes.part.isCutOff == false
+    else { return false }
+    return self.ancestors.above?.contains { self.holdsReadcap(caller, $0) } ?? false
   }
 
   private static func path(_ components: some Sequence<PathComponent>) throws(FilesystemError) -> TreePath {
@@ -204,13 +298,22 @@ extension Filesystem {
 
   /// A file that exists, with what is known of it. What is not there is not found, or not the caller's to know.
   func existing(
-    _ path: TreePath, for caller: CallerIdentity, follow: Bool
+    _ path: TreePath, for caller: CallerIdentity, follow: Bool, drawing keys: Drawing = .none
   ) async throws(FilesystemError) -> (place: Place, state: InodeState, known: InodeState.Known, isStale: Bool) {
     // What is removed while it is looked up may have been replaced.
     for _ in 0..<Self.attemptsMax {
-      let place = try await self.place(of: path, for: caller, follow: follow)
+      let place = try await self.place(of: path, for: caller, follow: follow, drawing: keys)
       guard let found = place.found else { throw .notFound }
-      if let (known, isStale) = try await self.knownOrStale(found.state) { return (place, found.state, known, isStale) }
+      do throws(FilesystemError) {
+        if let (known, isStale) = try await self.knownOrStale(found.state) {
+          return (place, found.state, known, isStale)
+        }
+      } catch {
+        // Or given a new key.
+        guard case .keyOutdated(let file) = error else { throw error }
+        self.names.forget(file)
+        continue
+      }
       if let parent = place.parent, let entry = found.entry { try await self.requireGone(entry, from: parent) }
     }
     throw .contended
@@ -222,7 +325,12 @@ extension Filesystem {
     _ body: () async throws(FilesystemError) -> Result?
   ) async throws(FilesystemError) -> Result {
     for _ in 0..<Self.attemptsMax {
-      if let result = try await body() { return result }
+      do throws(FilesystemError) {
+        if let result = try await body() { return result }
+      } catch {
+        guard case .keyOutdated(let file) = error else { throw error }
+        self.names.forget(file)
+      }
     }
     throw .contended
   }
@@ -244,14 +352,13 @@ extension Filesystem {
   func require(
     _ wanted: Permission, of record: InodeRecord, at place: Place, for caller: CallerIdentity
   ) throws(FilesystemError) {
+    // Whoever has the key can read it anyhow.
+    if wanted.isSubset(of: [.read, .execute]), place.isReadable || self.holdsReadcap(caller, record) { return }
     if place.mayPass {
       guard self.permits(wanted, record, caller) else { throw .permissionDenied }
       return
     }
-    var own = record.attributes.part.rules
-    // The root directory, as a group, is everybody in the domain.
-    own.mode = Mode(truncating: UInt32(own.mode.rawValue & (own.group.isRoot ? 0o7700 : 0o7770)))
-    own.entries.removeAll { $0.subject == .group(.root) }
+    let own = record.attributes.part.rules.ofClosedPlace
     // To want nothing is no permission: it takes at least one.
     let needed = wanted.isEmpty ? [Permission.read, .write, .execute] : [wanted]
     guard needed.contains(where: { own.permits($0, caller: caller, memberOf: { _ in false }) }) else {
@@ -263,7 +370,10 @@ extension Filesystem {
   func newPlace(
     _ path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false
   ) async throws(FilesystemError) -> (parent: InodeState, name: PathComponent, place: Place) {
-    let place = try await self.place(of: path, for: caller, follow: follow, entersLast: entersLast)
+    let place = try await self.place(
+      of: path, for: caller, follow: follow, entersLast: entersLast, drawing: .ofDirectories)
+    // Whoever has the key learns that there is nothing, and no more.
+    guard place.mayPass || place.found != nil else { throw .permissionDenied }
     guard let parent = place.parent, let name = place.name else {
       // Whoever serves the directory above knows of the name.
       guard self.home.path.isRoot || place.path != self.home.path else { throw self.redirection(upTo: nil) }

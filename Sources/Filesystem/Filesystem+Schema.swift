@@ -58,6 +58,39 @@ extension FileInfo {
       $0.storedBytes = self.storedBytes
       $0.servedByGeneration = self.servedByGeneration?.rawValue ?? 0
       $0.isStale = self.isStale
+      $0.keyEpoch = self.keyEpoch
+      $0.readcaps = self.readcaps.map(\.description)
+      $0.isCutOff = self.isCutOff
+    }
+  }
+}
+
+extension TaskProgress {
+  var message: Blocktree_V1_Task {
+    let figures = self.figures
+    return .with {
+      $0.id = self.record.id
+      $0.kind =
+        switch self.record.kind {
+        case .rekey: .rekey
+        case .drain: .drain
+        }
+      $0.path = self.record.path.description
+      $0.fileID = self.record.file.message
+      $0.startedNs = self.record.started
+      $0.state =
+        switch figures.state {
+        case .running: .running
+        case .waiting: .waiting
+        case .finished: .finished
+        case .cancelled: .cancelled
+        }
+      $0.inodesDone = figures.inodesDone
+      $0.inodesTotal = figures.inodesTotal
+      $0.bytesDone = figures.bytesDone
+      $0.bytesTotal = figures.bytesTotal
+      $0.step = figures.step
+      $0.problem = figures.problem
     }
   }
 }

@@ -5,6 +5,7 @@ internal import Inodes
 package import NIOPosix
 internal import SectorStore
 package import Sectors
+internal import Synchronization
 package import Trust
 
 /// Turns sealed sectors into directories and files: finds paths, checks permissions, encrypts and decrypts, and makes
@@ -22,7 +23,14 @@ package final class Filesystem: Sendable {
   let volumes: VolumeTable
   let neighbours: FilesystemNeighbours
   let ancestors = Ancestors()
+  /// Bytes of files that callers were given.
+  let plainBytesSent = Atomic<UInt64>(0)
+  package var plainByteCountSent: UInt64 { self.plainBytesSent.load(ordering: .relaxed) }
+  func noteSent(plain byteCount: Int) { self.plainBytesSent.add(UInt64(byteCount), ordering: .relaxed) }
   let names = HomeNames()
+  let readcapKeys: ReadcapKeys
+  let tasks = TaskTable()
+  let drains = DrainTurns()
   /// What is being given a name by a step over two clusters.
   let crossing = CrossingTable()
   let content: FileContent
@@ -61,12 +69,13 @@ package final class Filesystem: Sendable {
     self.now = now
     if let home {
       self.home = home
+      self.readcapKeys = ReadcapKeys(home: home.fileID, key: home.key)
       for cluster in home.above { self.volumes.note(cluster.generation, serving: cluster.path, cluster.fileID) }
       return
     }
     let record: InodeRecord?
     do {
-      // As this member has it, which may be behind: its key is the same ever after, and the others need not be there.
+      // As this member has it, which may be behind: a newer key is found when it is met, and the others need not be there.
       record = try await sectors.storedRecord(.rootDirectory)
       if let record { try await sectors.verify(record) }
     } catch {
@@ -77,16 +86,19 @@ package final class Filesystem: Sendable {
       throw .noKey(.rootDirectory)
     }
     self.home = .root(key: key)
+    self.readcapKeys = ReadcapKeys(home: .rootDirectory, key: key)
   }
 
   /// The directory that looking for paths begins at.
-  var root: InodeState { self.inodes.state(self.home.fileID, type: .directory, key: self.home.key) }
+  var root: InodeState {
+    self.inodes.state(self.home.fileID, type: .directory, key: self.readcapKeys.home(else: self.home.key))
+  }
 
   static func openReadcap(
     of record: InodeRecord, identity: Credential, agreementKey: AgreementKey
   ) -> FileKey? {
     let keyID = Digest32(sha256: agreementKey.publicKey.x963Representation)
-    for readcap in record.attributes.part.readcaps where readcap.keyID == keyID {
+    for readcap in record.attributes.part.readcaps.sorted(by: { $0.epoch > $1.epoch }) where readcap.keyID == keyID {
       let context = ReadcapContext(
         domain: identity.domain, generation: record.fileID.generation.rawValue, inode: record.fileID.inode.rawValue,
         epoch: readcap.epoch, recipient: readcap.principal)
@@ -105,17 +117,24 @@ package final class Filesystem: Sendable {
   /// The newest record of an inode, its signatures not verified.
   func storedRecord(_ file: FileID) async throws(FilesystemError) -> InodeRecord? {
     let volume = try await self.volumes.volume(of: file)
-    do { return try await volume.record(file) } catch {
+    let record: InodeRecord?
+    do { record = try await volume.record(file) } catch {
       throw FilesystemError(error, sectorSize: volume.sectorSize)
     }
+    // After the record was read, as this member knows by then what was answered before.
+    if file.generation == self.sectors.generation { try self.requireNotRetired() }
+    return record
   }
 
   /// What is known of the newest version of an inode, with its signatures verified; nil when it is gone.
+  ///
+  /// - Throws: `keyOutdated` when it has another key by now than the one that it was looked up with.
   func known(_ state: InodeState) async throws(FilesystemError) -> InodeState.Known? {
     guard let record = try await self.storedRecord(state.fileID) else { return nil }
     if let known = state.known(at: record.version) { return known }
     try await self.verify(record)
     guard record.attributes.part.type == state.type else { throw .dataLoss(state.fileID, .record) }
+    try self.requirePresentKey(state, for: record)
     return self.inodes.update(state, to: record)
   }
 
@@ -199,7 +218,7 @@ package final class Filesystem: Sendable {
     let response = await directory.changes.submit(request) { requests in
       await self.perform(requests, on: directory)
     }
-    return try response.get()
+    do { return try response.get() } catch { throw self.error(error, about: [directory]) }
   }
 
   /// Changes a directory while nobody else here changes it or the others.
@@ -214,7 +233,7 @@ package final class Filesystem: Sendable {
     // In the order of their ids, so that no two changes ever wait for one another.
     turns.sort { $0.fileID < $1.fileID }
     let responses = await self.inTurn(turns[...]) { await self.perform([request], on: directory) }
-    return try responses.first?.get() ?? nil
+    do { return try responses.first?.get() ?? nil } catch { throw self.error(error, about: turns) }
   }
 
   private func inTurn(

@@ -45,8 +45,17 @@ package enum FilesystemError: Error, Hashable, Sendable {
   case contended
   /// A credential that does not verify, or that the issuer was not entitled to. Names why.
   case badCredential(String)
-  /// This process has no key for the directory.
+  /// This process has no key for the file or directory.
   case noKey(FileID)
+  /// The key also stands in an entry of this directory, of another generation, and is replaced from there. Nobody is
+  /// answered with this.
+  case keyStandsElsewhere(FileID)
+  /// A task in the background is to stop. Nobody is answered with this.
+  case taskStopped
+  /// The file or directory was given a new key after it was looked up: it is to be looked up again.
+  case keyOutdated(FileID)
+  /// The directory can not be taken back from its cluster. Nothing was done.
+  case drainRefused(DrainRefusal)
   /// Other processes answer for this path. Nothing was done.
   case redirected(FilesystemRedirection)
   /// This takes the processes of the directory above, and none is known.
@@ -141,7 +150,7 @@ extension FilesystemError: StatusConvertible {
       .init(
         .failedPrecondition, "A newer release wrote this directory.", reason: "UNSUPPORTED_VERSION",
         ["file": "\(file)", "format": "\(format)", "limit": "\(DirectoryContent.format)"])
-    case .contended:
+    case .contended, .keyOutdated, .keyStandsElsewhere:
       .init(
         .aborted, "The file changes too fast; repeat the call.", reason: "BUSY", ["retry_delay_ms": "20"],
         retryAfter: .milliseconds(20))
@@ -149,7 +158,11 @@ extension FilesystemError: StatusConvertible {
       .init(.invalidArgument, "The credential is refused: \(why).", reason: "BAD_SIGNATURE", ["detail": why])
     case .noKey(let file):
       .init(
-        .unavailable, "This process has no key for the directory.", reason: "NOT_SERVING", ["file": "\(file)"])
+        .failedPrecondition, "This process has no key for it.", reason: "NO_KEY", ["file": "\(file)"])
+    case .drainRefused(let cause):
+      .init(
+        .failedPrecondition, "The directory can not be taken back from its cluster: \(cause.sentence).",
+        reason: "DRAIN_REFUSED", ["cause": cause.rawValue])
     case .redirected(let redirection):
       .init(
         .failedPrecondition, "Other processes answer for this path.", reason: "REDIRECTED", redirection.metadata)
@@ -157,6 +170,7 @@ extension FilesystemError: StatusConvertible {
       .init(
         .unavailable, "The processes of the directory above can not be reached.", reason: "PARENT_UNREACHABLE",
         retryAfter: .seconds(1))
+    case .taskStopped: .init(.unavailable, "This stops.", reason: "NOT_SERVING")
     case .sector(let error): error.status
     }
   }

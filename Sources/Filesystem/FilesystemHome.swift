@@ -126,6 +126,15 @@ package struct FilesystemRedirection: Hashable, Sendable {
 package struct FilesystemNeighbours: Sendable {
   /// The processes above that answer for what is not at or below the home; nil when none is known.
   package var above: @Sendable () -> FilesystemRedirection?
+  /// The key-agreement key in the credential file of a principal that is stored elsewhere; nil when there is none, or
+  /// nobody who knows can be reached.
+  package var agreementKey: @Sendable (TreePath) async -> AgreementPublicKey?
 
-  package init(above: @escaping @Sendable () -> FilesystemRedirection? = { nil }) { self.above = above }
+  package init(
+    above: @escaping @Sendable () -> FilesystemRedirection? = { nil },
+    agreementKey: @escaping @Sendable (TreePath) async -> AgreementPublicKey? = { _ in nil }
+  ) {
+    self.above = above
+    self.agreementKey = agreementKey
+  }
 }

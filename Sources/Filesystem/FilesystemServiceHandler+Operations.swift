@@ -139,6 +139,7 @@ extension FilesystemServiceHandler {
     let limit = Filesystem.readByteCountMax
     guard count <= limit else { throw .tooLarge("length", limit: limit, found: Int(clamping: count)) }
     let bytes = try await reader.read(offset: request.offset, count: Int(count))
+    self.filesystem.noteSent(plain: bytes.count)
     return .with {
       $0.info = reader.info.message
       $0.data = Data(bytes)

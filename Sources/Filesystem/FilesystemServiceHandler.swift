@@ -165,6 +165,79 @@ package struct FilesystemServiceHandler: Blocktree_V1_FilesystemService.SimpleSe
     }
   }
 
+  // MARK: Keys and tasks
+
+  package func grant(
+    request: Blocktree_V1_GrantRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_GrantResponse {
+    let permission = request.permission
+    guard permission <= 7 else { throw FilesystemError.invalid(field: "permission") }
+    let info = try await self.filesystem.grant(
+      TreePath(request: request.path), to: Self.subject(request.principal, isGroup: request.isGroup),
+      Permission(rawValue: UInt8(permission)), withKey: request.withKey,
+      Request(self.caller(context), request.hasOperation ? request.operation : nil))
+    return .with { $0.info = info.message }
+  }
+
+  package func revoke(
+    request: Blocktree_V1_RevokeRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_RevokeResponse {
+    let (info, task) = try await self.filesystem.revoke(
+      TreePath(request: request.path), from: Self.subject(request.principal, isGroup: request.isGroup),
+      Request(self.caller(context), request.hasOperation ? request.operation : nil))
+    return .with {
+      $0.info = info.message
+      if let task { $0.task = task.message }
+    }
+  }
+
+  package func rekey(
+    request: Blocktree_V1_RekeyRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_RekeyResponse {
+    let (info, task) = try await self.filesystem.rekey(
+      TreePath(request: request.path),
+      Request(self.caller(context), request.hasOperation ? request.operation : nil))
+    return .with {
+      $0.info = info.message
+      $0.task = task.message
+    }
+  }
+
+  package func cutOff(
+    request: Blocktree_V1_CutOffRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_CutOffResponse {
+    let info = try await self.filesystem.cutOff(
+      TreePath(request: request.path), request.isCutOff,
+      Request(self.caller(context), request.hasOperation ? request.operation : nil))
+    return .with { $0.info = info.message }
+  }
+
+  package func drain(
+    request: Blocktree_V1_DrainRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_DrainResponse {
+    let path = try TreePath(request: request.path)
+    let task =
+      request.cancel
+      ? try await self.filesystem.cancelDrain(path, for: self.caller(context))
+      : try await self.filesystem.beginDrain(path, for: self.caller(context))
+    return .with { $0.task = task.message }
+  }
+
+  package func listTasks(
+    request: Blocktree_V1_ListTasksRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_ListTasksResponse {
+    let path = request.path.isEmpty ? TreePath.root : try TreePath(request: request.path)
+    let tasks = try await self.filesystem.tasks(at: path, for: self.caller(context))
+    return .with { $0.tasks = tasks.map(\.message) }
+  }
+
+  private static func subject(
+    _ path: String, isGroup: Bool
+  ) throws(FilesystemError) -> AccessEntry.Subject {
+    let path = try TreePath(request: path)
+    return isGroup ? .group(path) : .principal(path)
+  }
+
   // MARK: Streams
 
   package func read(
@@ -188,6 +261,7 @@ package struct FilesystemServiceHandler: Blocktree_V1_FilesystemService.SimpleSe
       // The transport does best with messages of this size.
       for start in stride(from: 0, to: bytes.count, by: SectorLimits.messageByteCount) {
         let part = bytes[start..<min(start + SectorLimits.messageByteCount, bytes.count)]
+        self.filesystem.noteSent(plain: part.count)
         try await response.write(.with { $0.data = Data(part) })
       }
       (reader, bytes) = try await next

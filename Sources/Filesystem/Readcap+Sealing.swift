@@ -14,6 +14,7 @@ extension Readcap {
       recipient: path)
     let seal = try ReadcapSeal.seal(SymmetricKey(data: key.bytes), to: recipient, context: context)
     self.init(
-      principal: path, keyID: Digest32(sha256: recipient.x963Representation), epoch: key.epoch, sealedKey: seal.bytes)
+      principal: path, keyID: Digest32(sha256: recipient.x963Representation), epoch: key.epoch, sealedKey: seal.bytes,
+      agreementKey: Array(recipient.x963Representation))
   }
 }

@@ -190,11 +190,13 @@ extension AccessEntry {
 
 extension Readcap {
   package init(_ message: Blocktree_V1_Readcap) throws(RecordError) {
-    guard message.epoch > 0, message.sealedKey.count <= 512 else { throw .malformed("readcap") }
+    guard message.epoch > 0, message.sealedKey.count <= 512, message.agreementKey.count <= 128 else {
+      throw .malformed("readcap")
+    }
     try self.init(
       principal: TreePath(field: "readcap.principal", message.principal),
       keyID: Digest32(message.keyID, field: "readcap.key_id"), epoch: message.epoch,
-      sealedKey: Array(message.sealedKey))
+      sealedKey: Array(message.sealedKey), agreementKey: Array(message.agreementKey))
   }
 
   package var message: Blocktree_V1_Readcap {
@@ -203,6 +205,7 @@ extension Readcap {
       $0.keyID = Data(self.keyID.bytes)
       $0.epoch = self.epoch
       $0.sealedKey = Data(self.sealedKey)
+      $0.agreementKey = Data(self.agreementKey)
     }
   }
 }

@@ -117,12 +117,16 @@ package struct Readcap: Hashable, Sendable {
   package var epoch: UInt32
   /// The encapsulated key and the ciphertext (HPKE).
   package var sealedKey: [UInt8]
+  /// The key-agreement public key (X9.63, 65 bytes), so that the next key can be sealed to it; empty where it was not
+  /// written down.
+  package var agreementKey: [UInt8]
 
-  package init(principal: TreePath, keyID: Digest32, epoch: UInt32, sealedKey: [UInt8]) {
+  package init(principal: TreePath, keyID: Digest32, epoch: UInt32, sealedKey: [UInt8], agreementKey: [UInt8] = []) {
     self.principal = principal
     self.keyID = keyID
     self.epoch = epoch
     self.sealedKey = sealedKey
+    self.agreementKey = agreementKey
   }
 }
 

@@ -62,20 +62,27 @@ package struct SealedRun: Sendable {
   }
 }
 
-/// Seals and opens the sectors of one file: AES-256-GCM (NIST SP 800-38D) under the file's key, a fresh random nonce
+/// Seals and opens the sectors of one file, under the newest of its keys, and each under the key of its epoch: AES-256-GCM (NIST SP 800-38D) under the file's key, a fresh random nonce
 /// for each sealing. What is authenticated with a sector is the file's content id, the sector's index and the key's
 /// epoch, so that sectors can not be swapped, within a file or between files.
 ///
 /// With random nonces of 96 bits a key should seal no more than 2^32 sectors; a new epoch starts a new key.
 package struct SectorCipher: Sendable {
-  private let key: FileKey
+  private let keys: FileKeys
   private let contentID: [UInt8]
 
   /// - Parameter contentID: the file's random content id, 16 bytes.
-  package init(key: FileKey, contentID: [UInt8]) {
-    self.key = key
+  package init(keys: FileKeys, contentID: [UInt8]) {
+    self.keys = keys
     self.contentID = contentID
   }
+
+  /// Of a file with a single key.
+  package init(key: FileKey, contentID: [UInt8]) {
+    self.init(keys: FileKeys(key), contentID: contentID)
+  }
+
+  private var key: FileKey { self.keys.current }
 
   /// Seals neighbouring sectors.
   ///
@@ -97,7 +104,7 @@ package struct SectorCipher: Sendable {
       for number in 0..<count {
         let from = plain.startIndex + number * sectorSize
         let part = plain[from..<min(from + sectorSize, plain.endIndex)]
-        let associated = self.associatedData(start + UInt64(number))
+        let associated = self.associatedData(start + UInt64(number), self.key.epoch)
         let box: AES.GCM.SealedBox
         if part.count == sectorSize {
           box = try AES.GCM.seal(part, using: self.key.symmetricKey, authenticating: associated)
@@ -125,15 +132,16 @@ package struct SectorCipher: Sendable {
 
   /// Opens one sector, and appends a range of its bytes to `plain`.
   ///
-  /// - Throws: `sectorMismatch` when the bytes are not those that were sealed, or the key is another.
+  /// - Throws: `sectorMismatch` when the bytes are not those that were sealed, or the key is not known.
   package func open(
     _ sealed: some DataProtocol, leaf: Leaf, at index: UInt64, range: Range<Int>, into plain: inout [UInt8]
   ) throws(IntegrityError) {
-    guard leaf.epoch == self.key.epoch else { throw .sectorMismatch(index: index) }
+    guard let key = self.keys[leaf.epoch] else { throw .sectorMismatch(index: index) }
     do {
       let nonce = try leaf.withNonce { try AES.GCM.Nonce(data: $0) }
       let box = try leaf.withTag { try AES.GCM.SealedBox(nonce: nonce, ciphertext: sealed, tag: $0) }
-      let opened = try AES.GCM.open(box, using: self.key.symmetricKey, authenticating: self.associatedData(index))
+      let opened = try AES.GCM.open(
+        box, using: key.symmetricKey, authenticating: self.associatedData(index, key.epoch))
       guard range.lowerBound >= 0, range.upperBound <= opened.count else { throw IntegrityError.outOfRange }
       opened.withUnsafeBytes { plain.append(contentsOf: $0[range]) }
     } catch {
@@ -141,11 +149,11 @@ package struct SectorCipher: Sendable {
     }
   }
 
-  private func associatedData(_ index: UInt64) -> [UInt8] {
+  private func associatedData(_ index: UInt64, _ epoch: UInt32) -> [UInt8] {
     var bytes = self.contentID
     bytes.reserveCapacity(28)
     withUnsafeBytes(of: index.bigEndian) { bytes.append(contentsOf: $0) }
-    withUnsafeBytes(of: self.key.epoch.bigEndian) { bytes.append(contentsOf: $0) }
+    withUnsafeBytes(of: epoch.bigEndian) { bytes.append(contentsOf: $0) }
     return bytes
   }
 
@@ -161,7 +169,7 @@ package struct SectorCipher: Sendable {
     do {
       // No sector has an index this high, so these never collide with sectors.
       let box = try AES.GCM.seal(
-        plain, using: self.key.symmetricKey, authenticating: self.associatedData(part.rawValue))
+        plain, using: self.key.symmetricKey, authenticating: self.associatedData(part.rawValue, self.key.epoch))
       return Array(box.nonce) + Array(box.tag) + Array(box.ciphertext)
     } catch {
       throw .malformed
@@ -175,7 +183,7 @@ package struct SectorCipher: Sendable {
       let box = try AES.GCM.SealedBox(
         nonce: AES.GCM.Nonce(data: sealed[0..<12]), ciphertext: sealed[28...], tag: sealed[12..<28])
       let opened = try AES.GCM.open(
-        box, using: self.key.symmetricKey, authenticating: self.associatedData(part.rawValue))
+        box, using: self.key.symmetricKey, authenticating: self.associatedData(part.rawValue, self.key.epoch))
       return Array(opened)
     } catch {
       throw .malformed

@@ -354,8 +354,21 @@ package struct Node: Sendable {
     let filesystem = try await Filesystem(
       sectors: sectors, identity: identity.credential, keys: identity.keys, pool: surroundings.pool, home: home,
       volumes: network.volumes,
-      neighbours: FilesystemNeighbours(above: { above.flatMap { network.known.redirection(to: $0) } }),
+      neighbours: FilesystemNeighbours(
+        above: { above.flatMap { network.known.redirection(to: $0) } },
+        agreementKey: { path in
+          guard let bytes = await network.known.readCredential?(path), let file = try? CredentialFile(bytes: bytes),
+            let verified = try? file.verify(with: sectors.verifier, at: WallClock.date()),
+            verified.credential.path == path
+          else { return nil }
+          return verified.agreementKey
+        }),
       now: WallClock.nanoseconds)
+    if let home = surroundings.home,
+      let record = await self.copies(of: home, surroundings).restore(to: filesystem)
+    {
+      sectors.noteHome(record.attributes.part)
+    }
     // Where there are others, they may just be uploading.
     if sectors.replica.status.membership.members == [sectors.replica.member] {
       let removed = try await filesystem.removePending()
@@ -364,6 +377,12 @@ package struct Node: Sendable {
       }
     }
     return filesystem
+  }
+
+  private func copies(of home: NodeHome, _ surroundings: Surroundings) -> AboveCopies {
+    AboveCopies(
+      home: home, volumes: surroundings.network.volumes, path: self.directory.above, pool: surroundings.pool,
+      logger: self.logger)
   }
 
   private func dialer(_ surroundings: Surroundings) throws -> Dialer {
@@ -423,7 +442,8 @@ package struct Node: Sendable {
     var services: [any ServiceLifecycle.Service] = [
       StoreKeeper(store: store, replica: parts.sectors.replica, health: health, logger: self.logger)
     ]
-    services += self.metricsServices(surroundings, transport, group: parts.sectors, scrub: scrub)
+    services += self.metricsServices(
+      surroundings, transport, group: parts.sectors, filesystem: parts.filesystem, scrub: scrub)
     services += [
       MemberTraffic(connections: parts.connections),
       DiscoveryTraffic(discovery: discovery),
@@ -449,11 +469,12 @@ package struct Node: Sendable {
       services.append(
         AboveWatch(
           above: above, group: parts.sectors, network: surroundings.network, filesystem: parts.filesystem,
-          directory: self.directory,
-          pool: surroundings.pool, logger: self.logger))
+          directory: self.directory, pool: surroundings.pool,
+          copies: self.copies(of: above.home, surroundings), logger: self.logger))
     }
     if let filesystem = parts.filesystem {
       services.append(MarkKeeper(group: parts.sectors, filesystem: filesystem, logger: self.logger))
+      services.append(TaskKeeper(filesystem: filesystem))
     }
     services += [
       try self.addressPublisher(surroundings, transport, group: parts.sectors),
@@ -613,7 +634,7 @@ package struct Node: Sendable {
       "there is no store here yet: waiting to be made a member of the cluster, and to be sent one",
       metadata: ["process": "\(own)"])
     try await self.run(
-      self.metricsServices(surroundings, transport, group: nil, scrub: nil) + [
+      self.metricsServices(surroundings, transport, group: nil, filesystem: nil, scrub: nil) + [
         Serving(
           server: server, transport: transport, health: health, listen: surroundings.listen,
           process: identity.credential.domainPath, logger: self.logger, whenReady: { _ in }),
@@ -625,12 +646,13 @@ package struct Node: Sendable {
 
   /// Nothing, unless metrics are to be read somewhere. They can be read as long as calls are answered.
   private func metricsServices(
-    _ surroundings: Surroundings, _ transport: NodeServerTransport, group: SectorGroup?, scrub: ScrubKeeper?
+    _ surroundings: Surroundings, _ transport: NodeServerTransport, group: SectorGroup?,
+    filesystem: Filesystem?, scrub: ScrubKeeper?
   ) -> [any ServiceLifecycle.Service] {
     guard let listen = self.configuration.metricsListen else { return [] }
     let metrics = NodeMetrics(
       registry: surroundings.metrics, start: surroundings.start, process: surroundings.identity.credential.domainPath,
-      connections: transport.connections, group: group, scrub: scrub)
+      connections: transport.connections, group: group, filesystem: filesystem, scrub: scrub)
     let endpoint = MetricsEndpoint(
       listen: listen, eventLoops: surroundings.eventLoops, pool: surroundings.pool, logger: self.logger,
       text: metrics.text)

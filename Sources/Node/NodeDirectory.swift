@@ -16,6 +16,7 @@ internal import Trust
 /// | `warrant-1` | the latest warrant of recovery that it knows of, once there was one |
 /// | `members.json` | the other members of the cluster, for when the store can not tell |
 /// | `scrub.json` | how far the store was verified |
+/// | `above` | in a delegated directory, copies of what lies above it, for when nobody there can be reached |
 /// | `profile` | the person's profile, after `init` |
 package struct NodeDirectory: Sendable {
   package let path: String
@@ -32,6 +33,7 @@ package struct NodeDirectory: Sendable {
   package var profile: String { "\(self.path)/profile" }
   package var members: String { "\(self.path)/members.json" }
   package var scrub: String { "\(self.path)/scrub.json" }
+  package var above: String { "\(self.path)/above" }
   package func store(generation: UInt64) -> String { "\(self.path)/generation-\(generation)" }
   package func warrant(generation: UInt64) -> String { "\(self.path)/warrant-\(generation)" }
 

@@ -131,7 +131,8 @@ enum OwnerFiles {
 
   // MARK: Files
 
-  static func read(_ path: String) throws(NodeError) -> [UInt8] {
+  /// - Parameter limit: bytes; a larger file is refused.
+  static func read(_ path: String, limit: Int = byteCountMax) throws(NodeError) -> [UInt8] {
     // Not blocking, since opening a pipe would wait for a writer.
     let file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard file >= 0 else { throw errno == ENOENT ? .missing(path) : Self.failure("open", path) }
@@ -139,7 +140,7 @@ enum OwnerFiles {
     var status = stat()
     guard fstat(file, &status) == 0 else { throw Self.failure("fstat", path) }
     guard status.st_mode & S_IFMT == S_IFREG else { throw .malformed(path, why: "it is not a file") }
-    return try Self.readAll(file, path)
+    return try Self.readAll(file, path, limit: limit)
   }
 
   static func readText(_ path: String) throws(NodeError) -> String {
@@ -160,7 +161,7 @@ enum OwnerFiles {
     return text
   }
 
-  private static func readAll(_ file: Int32, _ path: String) throws(NodeError) -> [UInt8] {
+  private static func readAll(_ file: Int32, _ path: String, limit: Int = byteCountMax) throws(NodeError) -> [UInt8] {
     var bytes: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 16 << 10)
     while true {
@@ -169,7 +170,7 @@ enum OwnerFiles {
       guard count >= 0 else { throw Self.failure("read", path) }
       if count == 0 { return bytes }
       bytes.append(contentsOf: buffer.prefix(count))
-      guard bytes.count <= Self.byteCountMax else { throw .malformed(path, why: "it is too large") }
+      guard bytes.count <= limit else { throw .malformed(path, why: "it is too large") }
     }
   }
 

@@ -53,7 +53,7 @@ package struct Restoration: Sendable {
   /// - Parameter path: the backup file; `-` for standard input.
   package func run(backup path: String) async throws -> Result {
     let identity = try self.directory.identity(at: WallClock.date())
-    let generation = try NodeDescription(readingFrom: self.directory.description).generation ?? 1
+    let generation = try await self.generation(of: path, identity)
     let place = self.directory.store(generation: generation)
     let lock = try OwnerFiles.lock(directory: self.directory.path)
     defer { close(lock) }
@@ -73,11 +73,38 @@ package struct Restoration: Sendable {
         temporary, identity, term: term, known: try warrants.read(), key: rootKeys?.signing)
       guard rename(temporary, place) == 0 else { throw OwnerFiles.failure("rename", place) }
       try OwnerFiles.synchronize(directory: self.directory.path)
+      try self.note(generation)
       return Result(backup: backup, process: identity.credential.path, incarnation: warrant?.incarnation)
     } catch {
       OwnerFiles.removeTree(temporary)
       throw Self.explained(error, path, place)
     }
+  }
+
+  /// The generation that the node belongs to. One of a delegated directory that never ran does not know yet: it takes the
+  /// backup's, which has to know its credential.
+  private func generation(of path: String, _ identity: NodeDirectory.Identity) async throws -> UInt64 {
+    let description = try NodeDescription(readingFrom: self.directory.description)
+    if let generation = description.generation { return generation }
+    guard try NodeHome(description, of: identity.credential.path) != nil else { return 1 }
+    // Standard input can be read only once.
+    guard path != "-" else {
+      throw NodeError.restoring("this node does not know its generation yet: give the backup as a file")
+    }
+    let generation = try await LocalFile.onThread { try BackupFileReader(path).header.generation }
+    guard generation > Generation.root.rawValue else {
+      throw NodeError.restoring(
+        "\(path) is a backup of the root directory's cluster, which this node does not belong to")
+    }
+    return generation
+  }
+
+  /// Has the node know its generation the next time. Should that not come to pass, it is told by the cluster above.
+  private func note(_ generation: UInt64) throws {
+    var description = try NodeDescription(readingFrom: self.directory.description)
+    guard description.generation == nil, generation != 1 else { return }
+    (description.generation, description.claimedGeneration) = (generation, nil)
+    try description.write(to: self.directory.description)
   }
 
   private func rootKeys() throws(NodeError) -> PrincipalKeys? {

@@ -2,7 +2,7 @@
 
 package import GRPCProtobuf
 internal import GRPCCore
-internal import Inodes
+package import Inodes
 internal import Raft
 internal import Replication
 internal import Transport
@@ -55,8 +55,17 @@ extension SectorGroup {
     return try await self.storedRecord(.rootDirectory)?.attributes.part.rules.owner == credential.path
   }
 
-  /// Takes note of who owns the home of a delegated cluster, as the cluster above says, which stores it.
-  package func noteHomeOwner(_ path: TreePath) { self.homeOwner.withLock { $0 = path } }
+  /// Takes note of who owns the home of a delegated cluster, and who has its key, as the cluster above says, which stores
+  /// it.
+  ///
+  /// - Parameter home: the home's record.
+  package func noteHome(_ home: AttributesPart) {
+    self.homeOwner.withLock { $0 = home.rules.owner }
+    self.homeReaders.withLock { $0 = Set(home.readcaps.map(\.principal)) }
+  }
+
+  /// Whether somebody has the key of the home of a delegated cluster by a readcap, as far as that is known.
+  func isHomeReader(_ path: TreePath) -> Bool { self.homeReaders.withLock { $0.contains(path) } }
 
   /// Hands leadership over. Returns when another member is known to lead: the target, if there is one, or whoever was
   /// quicker.

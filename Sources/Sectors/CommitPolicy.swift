@@ -25,6 +25,8 @@ struct CommitPolicy {
   private let hostDirectory: FileID?
   private let sectorSize: Int
   private let writable: [FileID: WritableDirectory]
+  /// The directory at or below which the committer is a filesystem service.
+  private let directory: FileID?
 
   /// A directory that the committer may change.
   struct WritableDirectory: Sendable {
@@ -38,9 +40,10 @@ struct CommitPolicy {
   ///   - hostDirectory: the directory that the committer lies in, if it is a process with the sector mark by what is
   ///     stored.
   ///   - writable: the directories concerned for which the committer has write permission.
+  ///   - directory: the one at or below which the committer is a filesystem service; nil for others.
   init(
     committer: TreePath, role: Role, home: FileID, hostDirectory: FileID?, sectorSize: Int,
-    writable: [FileID: WritableDirectory]
+    writable: [FileID: WritableDirectory], directory: FileID? = nil
   ) {
     self.committer = committer
     self.role = role
@@ -48,6 +51,7 @@ struct CommitPolicy {
     self.hostDirectory = hostDirectory
     self.sectorSize = sectorSize
     self.writable = writable
+    self.directory = directory
   }
 
   private func mayChange(_ directory: FileID) -> Bool { self.writable[directory] != nil }
@@ -103,7 +107,10 @@ struct CommitPolicy {
       if changed.content, new.content.part.fencingToken < old.content.part.fencingToken {
         throw .fenced(current: old.content.part.fencingToken)
       }
-      if let served = old.attributes.part.servedByGeneration, served != new.attributes.part.servedByGeneration {
+      // It can be taken back, and handed over again then.
+      if let served = old.attributes.part.servedByGeneration, let now = new.attributes.part.servedByGeneration,
+        served != now
+      {
         throw .invalidRecord(file, .contradiction("served_by_generation"))
       }
       // Whoever finds it named after all takes the mark away as a whole.
@@ -171,6 +178,11 @@ struct CommitPolicy {
     return generation == old?.attributes.part.servedByGeneration ? nil : generation
   }
 
+  /// The generation that a directory is taken back from with this change; nil when it is not.
+  static func retirement(from old: InodeRecord?, to new: InodeRecord) -> Generation? {
+    new.attributes.part.servedByGeneration == nil ? old?.attributes.part.servedByGeneration : nil
+  }
+
   /// A process with the sector mark hands the directory that it lies in to a cluster of its own, and changes nothing
   /// else.
   private func authorizeDelegation(
@@ -194,6 +206,10 @@ struct CommitPolicy {
   func authorize(_ changed: ChangedParts, from old: InodeRecord?, to new: InodeRecord) throws(SectorError) {
     if let generation = Self.delegation(from: old, to: new) {
       return try self.authorizeDelegation(generation, changed, from: old, to: new)
+    }
+    // Those who store it do not let it go by themselves: a service above has to have what they store.
+    if Self.retirement(from: old, to: new) != nil, self.role != .filesystem || self.directory == new.fileID {
+      throw .permissionDenied
     }
     if self.role == .filesystem { return }
     // Only a filesystem service may name somebody else.

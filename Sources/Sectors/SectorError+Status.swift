@@ -88,6 +88,10 @@ extension SectorError: StatusConvertible {
       .init(
         .failedPrecondition, "The generation was not allocated, or not for you.", reason: "GENERATION_UNKNOWN",
         ["generation": "\(generation)"])
+    case .frozen(let generation):
+      .init(
+        .unavailable, "What is stored here is being moved to the cluster above.", reason: "GENERATION_FROZEN",
+        ["generation": "\(generation)", "retry_delay_ms": "200"], retryAfter: .milliseconds(200))
     case .unreachable(let generation):
       .init(
         .unavailable, "The processes that store this can not be reached.", reason: "PEER_UNREACHABLE",

@@ -63,8 +63,11 @@ package enum SectorError: Error, Hashable, Sendable {
   case processNeeded(TreePath)
   /// The directory has a cluster of its own, which would be left without a process that stores it.
   case delegated(TreePath)
-  /// The generation was not allocated, or not for this caller.
+  /// The generation was not allocated, or not for this caller, or it was taken back.
   case generationUnknown(Generation)
+  /// What is stored here is being moved to the cluster above, and nothing can be changed now. Nothing was done; to be
+  /// repeated in a moment.
+  case frozen(Generation)
   /// The cluster of a generation can not be reached; nothing was done. Of a group itself never thrown: it is for those
   /// who call one from elsewhere.
   case unreachable(Generation)

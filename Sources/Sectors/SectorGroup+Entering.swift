@@ -121,6 +121,8 @@ extension SectorGroup {
           return .failure(.invalidRecord(file, .contradiction("credential")))
         }
       }
+      guard state.freeze.state == .open else { return .failure(.frozen(self.generation)) }
+      state.retired.formUnion(accepted.retired)
       if accepted.inodeCountChange != 0 {
         let count = UInt64(clamping: Int64(clamping: state.inodeCount) + Int64(accepted.inodeCountChange))
         change.facts.append(Self.fact(Self.inodeCountFact, count))
@@ -215,6 +217,7 @@ extension SectorGroup {
       change.records.append(.remove(inode: file.inode.rawValue))
     }
     for (file, version) in accepted.grounds.sorted(by: { $0.key < $1.key }) { require(file, version.rawValue) }
+    change.facts += accepted.retired.sorted().map(Self.retiredFact)
     for operation in commit.operations {
       guard let session = SessionID(operation.id.session) else { throw .sessionUnknown }
       change.operations.append(.init(session: session, sequence: operation.id.sequence, result: operation.result))

@@ -20,6 +20,8 @@ extension SectorGroup {
     var removedCredentials: Set<FileID> = []
     /// The versions that it needs other inodes to have, beyond what its conditions say.
     var grounds: [FileID: Version] = [:]
+    /// Generations whose directories it takes back.
+    var retired: Set<Generation> = []
     /// How many more inodes there are with it.
     var inodeCountChange = 0
     /// The paths of credential files in it.
@@ -90,6 +92,7 @@ extension SectorGroup {
     let role = try await self.role(of: committer, over: commit, olds, view)
     if commit.isForOthers, role != .filesystem { throw .permissionDenied }
     if let known = try await self.knownOperation(of: commit, by: committer, role, view) { return known }
+    try self.requireOpen()
     let policy = try await self.policy(for: commit, by: committer, role, olds, view)
     try await self.checkConditions(of: commit, policy, olds, view)
     for chain in commit.chains where self.chains.key(chain.digest) == nil {
@@ -206,7 +209,7 @@ extension SectorGroup {
     }
     return CommitPolicy(
       committer: committer.path, role: role, home: self.home.directory, hostDirectory: committer.hostDirectory,
-      sectorSize: self.sectorSize, writable: writable)
+      sectorSize: self.sectorSize, writable: writable, directory: committer.directory)
   }
 
   private func checkConditions(
@@ -244,9 +247,11 @@ extension SectorGroup {
     try policy.authorize(changed, from: old.record, to: record)
     if let generation = CommitPolicy.delegation(from: old.record, to: record) {
       try self.requireAllocated(generation, for: committer.path)
+      try self.requireNotRetired(generation)
       let ground = try await self.requireHost(committer.path, in: record.fileID, view)
       accepted.grounds[ground.file] = ground.version
     }
+    if let generation = CommitPolicy.retirement(from: old.record, to: record) { accepted.retired.insert(generation) }
     try self.verifySignatures(changed, of: record, by: committer)
     if changed.content {
       try await self.checkBlocks(accepted.commit.blocks[record.fileID], of: record, over: old)

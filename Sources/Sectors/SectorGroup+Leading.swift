@@ -52,10 +52,12 @@ extension SectorGroup {
   private func begin(_ term: UInt64) throws(SectorError) {
     let counts: (nextInode: UInt64, inodes: UInt64)
     let nextGeneration: UInt64
+    let freeze: Freeze
     if self.state.withLock({ $0.term == term }) { return }
     do throws(StoreError) {
       counts = try Self.counts(self.store)
       nextGeneration = try Self.nextGeneration(self.store)
+      freeze = try Freeze(of: self.store)
     } catch {
       throw self.error(error)
     }
@@ -68,6 +70,8 @@ extension SectorGroup {
       state.nextInode = max(counts.nextInode, InodeNumber.rootDirectory.rawValue + 1)
       state.generations = GenerationNumbers(next: nextGeneration)
       state.inodeCount = counts.inodes
+      state.freeze = freeze
+      state.retired = []
     }
   }
 

@@ -58,7 +58,7 @@ extension SectorGroup {
   private static let releasePatience = Duration.seconds(3)
 
   /// Durable on a majority when it returns.
-  private func set(_ fact: Change.Fact) async throws(SectorError) -> StoreLogIndex {
+  func set(_ fact: Change.Fact) async throws(SectorError) -> StoreLogIndex {
     var change = Change()
     change.facts = [fact]
     do throws(StoreError) {

@@ -46,6 +46,10 @@ package final class SectorGroup: Sendable {
     var operations: [OperationID: PendingChange] = [:]
     /// The paths that credential files in flight are for.
     var credentialPaths: [TreePath: FileID] = [:]
+    /// Whether anything may be changed, with what is in flight.
+    var freeze = Freeze.open
+    /// Generations that were taken back in this term: perhaps by what is in flight.
+    var retired: Set<Generation> = []
   }
 
   package let generation: Generation
@@ -76,8 +80,14 @@ package final class SectorGroup: Sendable {
   let isSettingMembers = Mutex(false)
   /// Of a delegated cluster: who owns the home, as far as that is known.
   let homeOwner = Mutex<TreePath?>(nil)
+  /// And who has its key by a readcap.
+  let homeReaders = Mutex<Set<TreePath>>([])
   /// Heals what reads have met; nil where there is nobody to heal it from.
   let healer = Mutex<SectorHealer?>(nil)
+  /// Bytes of sealed sectors and tree nodes that callers were given.
+  let sealedBytesSent = Atomic<UInt64>(0)
+  package var sealedByteCountSent: UInt64 { self.sealedBytesSent.load(ordering: .relaxed) }
+  func noteSent(sealed byteCount: Int) { self.sealedBytesSent.add(UInt64(byteCount), ordering: .relaxed) }
   /// Says that leadership or membership has changed, or a snapshot is wanted. For one reader.
   package let changes: AsyncStream<Void>
 

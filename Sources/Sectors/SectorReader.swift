@@ -38,12 +38,37 @@ struct SectorReader: Sendable {
       // It may have to hand it to its own cluster.
       if self.group.hostDirectory(of: self.caller) == file { return true }
       if [Permission.read, .write, .execute].contains(where: { self.permits($0, record) }) { return true }
+      if try await self.holdsReadcap(record) { return true }
       // A process checks the permissions of all that lies above its own directory.
       if record.attributes.part.type == .directory, try await self.group.isProcess(self.caller, atOrBelow: file) {
         return true
       }
     }
     return try await self.isPrivileged(record)
+  }
+
+  /// Whether the caller has the key of an inode by a readcap of its own, or of a directory above it that is stored here.
+  private func holdsReadcap(_ record: InodeRecord) async throws(SectorError) -> Bool {
+    var queue = [record]
+    var seen: Set<FileID> = []
+    while let next = queue.popLast() {
+      if next.attributes.part.readcaps.contains(where: { $0.principal == self.caller.path }) { return true }
+      // The key of what is cut off is not known to whoever has that of a directory above.
+      if next.attributes.part.isCutOff { continue }
+      for parent in CommitPolicy.directories(of: next) where parent.generation == self.group.generation {
+        guard seen.count < SectorLimits.ancestorsMax, seen.insert(parent).inserted,
+          let above = try await self.group.storedRecord(parent)
+        else { continue }
+        queue.append(above)
+      }
+      // What is stored above counts as far as it is known here.
+      if CommitPolicy.directories(of: next).contains(self.group.home.directory),
+        self.group.isHomeReader(self.caller.path)
+      {
+        return true
+      }
+    }
+    return false
   }
 
   // MARK: Records, certificates, inode numbers
@@ -132,6 +157,7 @@ struct SectorReader: Sendable {
     ) async throws(SectorError) {
       let range = try await self.group.read(
         self.file, level: piece.level, indexes: piece.indexes, version: Version(self.pin.version))
+      self.group.noteSent(sealed: range.bytes.count)
       response.version = range.version
       response.blocks.reserveCapacity(response.blocks.count + piece.indexes.count)
       for index in piece.indexes {
@@ -152,7 +178,8 @@ struct SectorReader: Sendable {
     let record = try await self.group.record(file)
     // A writer needs the tree, though not the sectors, to change a part of the file.
     let wanted: [Permission] = pieces.contains { $0.level == 0 } ? [.read] : [.read, .write]
-    let isPermitted = record.map { record in wanted.contains { self.permits($0, record) } } ?? false
+    var isPermitted = record.map { record in wanted.contains { self.permits($0, record) } } ?? false
+    if !isPermitted, let record { isPermitted = try await self.holdsReadcap(record) }
     if !isPermitted {
       guard try await self.isPrivileged(record) else { throw .permissionDenied }
       guard record != nil else { throw .notFound(file) }

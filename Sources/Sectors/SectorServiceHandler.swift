@@ -85,6 +85,16 @@ package struct SectorServiceHandler: Blocktree_V1_SectorService.SimpleServicePro
     return .with { $0.generation = generation.rawValue }
   }
 
+  package func setFreeze(
+    request: Blocktree_V1_SetFreezeRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_SetFreezeResponse {
+    let caller = try self.caller(context)
+    guard self.group.isFilesystemAbove(caller) else { throw SectorError.permissionDenied }
+    guard let state = FreezeState(request.state) else { throw SectorError.invalid(field: "state") }
+    try await self.group.setFreeze(state, by: caller.path)
+    return .init()
+  }
+
   package func allocateInodes(
     request: Blocktree_V1_AllocateInodesRequest, context: ServerContext
   ) async throws -> Blocktree_V1_AllocateInodesResponse {
@@ -135,6 +145,7 @@ package struct SectorServiceHandler: Blocktree_V1_SectorService.SimpleServicePro
       $0.inodes = status.inodes
       $0.member = group.memberPath.description
       $0.role = group.replica.leader == group.replica.member ? "leader" : "follower"
+      $0.freeze = group.freeze.message
     }
   }
 
@@ -148,6 +159,26 @@ package struct SectorServiceHandler: Blocktree_V1_SectorService.SimpleServicePro
 
   private func reader(_ context: ServerContext) throws(SectorError) -> SectorReader {
     SectorReader(group: self.group, caller: try self.caller(context))
+  }
+}
+
+extension FreezeState {
+  /// Nil for none, and for what a newer release may say.
+  package init?(_ message: Blocktree_V1_FreezeState) {
+    switch message {
+    case .open: self = .open
+    case .frozen: self = .frozen
+    case .retired: self = .retired
+    case .unspecified, .UNRECOGNIZED: return nil
+    }
+  }
+
+  package var message: Blocktree_V1_FreezeState {
+    switch self {
+    case .open: .open
+    case .frozen: .frozen
+    case .retired: .retired
+    }
   }
 }
 

@@ -16,7 +16,9 @@ struct BTBench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "btbench",
     abstract: "Measures nodes over mutual TLS, beside what the machine and others give.",
-    subcommands: [NodeCommand.self, ClusterCommand.self, ClusterLoadCommand.self, RoutesCommand.self],
+    subcommands: [
+      NodeCommand.self, ClusterCommand.self, ClusterLoadCommand.self, ReadsCommand.self, RoutesCommand.self,
+    ],
     defaultSubcommand: NodeCommand.self)
 
   /// Ends `body` on SIGINT and SIGTERM, so that it can clean up.

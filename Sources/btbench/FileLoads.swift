@@ -10,8 +10,8 @@ struct FileLoads: Sendable {
   let directory: String
   let scale: Scale
 
-  private static let pieceByteCount = 128 << 10
-  private static let smallByteCount = 4_096
+  static let pieceByteCount = 128 << 10
+  static let smallByteCount = 4_096
   private static let filesInFlight = 16
 
   // MARK: A large file
@@ -24,19 +24,7 @@ struct FileLoads: Sendable {
     let byteCount = try await self.writeLarge(piece, to: path)
     figures.add("transfer.write", Load.rate(Int(byteCount), since: writing) / 1e6, "MB/s")
     let reading = ContinuousClock.now
-    try await self.client.read(path) { file in
-      var position: UInt64 = 0
-      for try await bytes in file {
-        // Wherever a part begins, it has to be the right one; the service has verified all of it.
-        let offset = Int(position % UInt64(piece.count))
-        let count = min(64, bytes.count, piece.count - offset)
-        guard bytes[..<count] == piece[offset..<offset + count] else {
-          throw BenchFailure("\(path) is not as it was written, from byte \(position) on")
-        }
-        position += UInt64(bytes.count)
-      }
-      guard position == byteCount else { throw BenchFailure("\(path) ended after \(position) bytes") }
-    }
+    try await Self.readLarge(path, piece, of: byteCount, self.client)
     figures.add("transfer.read", Load.rate(Int(byteCount), since: reading) / 1e6, "MB/s")
     try await self.client.remove(path)
   }
@@ -51,6 +39,23 @@ struct FileLoads: Sendable {
     let byteCount = UInt64(pieceCount * piece.count)
     guard info.size == byteCount else { throw BenchFailure("\(path) has not all of its bytes") }
     return byteCount
+  }
+
+  /// Reads what ``writeLarge(_:to:)`` wrote.
+  static func readLarge(_ path: String, _ piece: [UInt8], of byteCount: UInt64, _ client: Client) async throws {
+    try await client.read(path) { file in
+      var position: UInt64 = 0
+      for try await bytes in file {
+        // Wherever a part begins, it has to be the right one; the service has verified all of it.
+        let offset = Int(position % UInt64(piece.count))
+        let count = min(64, bytes.count, piece.count - offset)
+        guard bytes[..<count] == piece[offset..<offset + count] else {
+          throw BenchFailure("\(path) is not as it was written, from byte \(position) on")
+        }
+        position += UInt64(bytes.count)
+      }
+      guard position == byteCount else { throw BenchFailure("\(path) ended after \(position) bytes") }
+    }
   }
 
   // MARK: Small files

@@ -28,6 +28,7 @@ package struct Btrpc: AsyncParsableCommand {
         tar c . | btrpc put - /backup/today.tar
         btrpc --json stat /home | jq .size
         btrpc find nearest --scope /home/ann --service filesystem
+        btrpc grant /home/ann/photos /people/bob --key
         btrpc rpc blocktree.v1.FilesystemService/Stat '{"path": "/"}'
       """,
     groupedSubcommands: [
@@ -38,8 +39,13 @@ package struct Btrpc: AsyncParsableCommand {
           Chown.self, Df.self, TreeCommand.self,
         ]),
       CommandGroup(
+        name: "Keys and permissions",
+        subcommands: [Grant.self, Revoke.self, Rekey.self]),
+      CommandGroup(
         name: "Domain",
-        subcommands: [ProcessCommand.self, ClusterCommand.self, UserCommand.self, ProfileCommand.self]),
+        subcommands: [
+          ProcessCommand.self, ClusterCommand.self, UserCommand.self, ProfileCommand.self, TasksCommand.self,
+        ]),
       CommandGroup(
         name: "Inside",
         subcommands: [StatusCommand.self, FindCommand.self, RoutesCommand.self, SectorCommand.self, Rpc.self]),

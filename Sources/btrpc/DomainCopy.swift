@@ -2,8 +2,8 @@
 
 internal import BlocktreeClient
 
-/// Moves files from one cluster to another one, as `mv` does between filesystems: by copying all of it, and removing the
-/// original when the copy is complete. Owner and group become the caller's.
+/// Moves files from one cluster to another one, as `mv` does between filesystems: by copying all of it, and removing
+/// the original when the copy is complete. Owner and group become the caller's.
 struct DomainMove: Sendable {
   let client: Client
   /// Whether a file that is there may be replaced.
@@ -20,8 +20,10 @@ struct DomainMove: Sendable {
 
   /// - Returns: the copy.
   func run(_ source: RemotePath, to destination: RemotePath) async throws -> FileInfo {
-    if (destination.inDomain + "/").hasPrefix(source.inDomain + "/") {
-      throw CommandFailure("\(source): a directory can not be moved into itself")
+    if (destination.inDomain + "/").hasPrefix(source.inDomain + "/") { throw Self.intoItself(source) }
+    let original = try await about(source.text) { try await self.client.stat(source.text, followsLink: false) }
+    if original.type == .directory, await self.ancestors(of: destination).contains(original.id) {
+      throw Self.intoItself(source)
     }
     var copied: [Copied] = []
     let info = try await self.copy(source, to: destination, &copied)
@@ -29,11 +31,50 @@ struct DomainMove: Sendable {
     return info
   }
 
+  // MARK: Into itself
+
+  /// Symbolic links that are followed on the way, as the processes do.
+  private static let linksMax = 40
+
+  /// The directories that a path leads through once its links are followed, over whatever clusters: those of them that
+  /// the caller may look at.
+  private func ancestors(of path: RemotePath) async -> Set<FileID> {
+    var names = path.inDomain.split(separator: "/").map(String.init).dropLast()
+    var way: [(name: String, id: FileID?)] = []
+    var linkCount = 0
+    while let name = names.popFirst() {
+      let place = "/" + (way.map(\.name) + [name]).joined(separator: "/")
+      let info = try? await self.client.stat(place, followsLink: false)
+      guard info?.type == .symbolicLink, let target = try? await self.client.readSymbolicLink(place) else {
+        way.append((name, info?.id))
+        continue
+      }
+      linkCount += 1
+      if linkCount > Self.linksMax { break }
+      var all = target.hasPrefix("/") ? [] : way.map(\.name)
+      for part in target.split(separator: "/") where part != "." {
+        if part == ".." { _ = all.popLast() } else { all.append(String(part)) }
+      }
+      way = []
+      names = (all + names)[...]
+    }
+    return Set(way.compactMap(\.id))
+  }
+
+  private static func intoItself(_ source: RemotePath) -> CommandFailure {
+    CommandFailure("\(source): a directory can not be moved into itself")
+  }
+
+  // MARK: Copying
+
   /// Notes what was copied, directories after what is in them.
+  ///
+  /// - Parameter top: the new directory that all of it goes to, once there is one: it must not be met on the way.
   private func copy(
-    _ source: RemotePath, to destination: RemotePath, _ copied: inout [Copied]
+    _ source: RemotePath, to destination: RemotePath, _ copied: inout [Copied], top: FileID? = nil
   ) async throws -> FileInfo {
     let info = try await about(source.text) { try await self.client.stat(source.text, followsLink: false) }
+    if info.id == top { throw Self.intoItself(source) }
     let copy: FileInfo
     switch info.type {
     case .file: copy = try await about(destination.text) { try await self.copyFile(source, info, to: destination) }
@@ -41,13 +82,14 @@ struct DomainMove: Sendable {
       let target = try await about(source.text) { try await self.client.readSymbolicLink(source.text) }
       copy = try await about(destination.text) { try await self.makeSymbolicLink(destination, to: target) }
     case .directory:
-      try await about(destination.text) { try await self.makeDirectory(destination) }
+      let made = try await about(destination.text) { try await self.makeDirectory(destination) }
       var entries: [DirectoryEntry] = []
       try await about(source.text) {
         for try await entry in self.client.list(source.text) { entries.append(entry) }
       }
       for entry in entries {
-        _ = try await self.copy(source.appending(entry.name), to: destination.appending(entry.name), &copied)
+        _ = try await self.copy(
+          source.appending(entry.name), to: destination.appending(entry.name), &copied, top: top ?? made)
       }
       copy = try await about(destination.text) {
         try await self.client.setAttributes(
@@ -92,15 +134,17 @@ struct DomainMove: Sendable {
   }
 
   /// An empty directory is replaced, as by a rename.
-  private func makeDirectory(_ path: RemotePath) async throws {
+  private func makeDirectory(_ path: RemotePath) async throws -> FileID {
     do {
       // Files are still to be put into it.
-      try await self.client.makeDirectory(path.text, mode: 0o700)
+      return try await self.client.makeDirectory(path.text, mode: 0o700).id
     } catch let error as BlocktreeError where error.reason == .alreadyExists && self.replaces {
-      guard try await self.client.stat(path.text, followsLink: false).type == .directory else { throw error }
+      let present = try await self.client.stat(path.text, followsLink: false)
+      guard present.type == .directory else { throw error }
       guard try await self.client.listPage(path.text, count: 1).entries.isEmpty else {
         throw BlocktreeError(code: .failedPrecondition, reason: .notEmpty, message: "The directory is not empty.")
       }
+      return present.id
     }
   }
 

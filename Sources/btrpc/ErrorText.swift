@@ -61,7 +61,8 @@ package enum ErrorText {
       "this takes the processes of \(error.metadata["directory"] ?? "a directory above"), which can not be reached from "
         + "there at present; what lies deeper goes on"
     case .delegated:
-      "\(error.metadata["directory"] ?? "the directory") has a cluster of its own, and this is its last process"
+      "\(error.metadata["directory"] ?? "the directory") has a cluster of its own, and this is its last process; "
+        + "see 'btrpc process drain'"
     case .wrongGeneration: "the file is stored by another cluster; name it by its path"
     case .wrongType: "this can not be done to a file of its type"
     case .invalidPath: "this is no path: \(self.rule(error.metadata["rule"]))"
@@ -82,10 +83,25 @@ package enum ErrorText {
     case .credentialRefused:
       "the process refuses your credential: it was replaced or removed, or has expired; ask for a new one"
     case .localFile, .profile: error.message
+    case .noKey where error.metadata["path"] != nil: error.message
+    case .noKey: "the processes there have no key for this: it is cut off from them, or was given a new one"
+    case .generationFrozen: "this is being moved to another cluster, which is done in a moment; try again"
+    case .drainRefused: Self.drainRefusal(error.metadata["cause"])
     case .backupDamaged:
       "\(error.metadata["path"] ?? "") is no whole backup: \(error.metadata["fault"] ?? "") "
         + "at byte \(error.metadata["offset"] ?? "")"
     default: self.fallback(error)
+    }
+  }
+
+  private static func drainRefusal(_ cause: String?) -> String {
+    switch cause {
+    case "NOT_DELEGATED": "the directory has no cluster of its own"
+    case "NESTED": "a directory below it has a cluster of its own; drain that one first"
+    case "NO_KEY": "it is cut off from the processes above, which can not read it; join it first with grant --parent"
+    case "UNDER_WAY": "this goes on already; see 'btrpc tasks'"
+    case "FINISHING": "it is about to be finished, and can not be given up any more"
+    default: "the directory can not be taken back from its cluster (\(cause ?? "for a reason that is not known"))"
     }
   }
 

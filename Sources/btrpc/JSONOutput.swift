@@ -65,6 +65,12 @@ package struct FileJSON: Encodable {
   var servedByGeneration: UInt64?
   /// Only there when it is so.
   var isStale: Bool?
+  /// Of the key that new sectors are sealed under.
+  var keyEpoch: UInt32?
+  /// Who has the key by a readcap; only there when somebody has.
+  var readcaps: [String]?
+  /// Only there when it is so.
+  var isCutOff: Bool?
 
   package init(path: String? = nil, name: String? = nil, info: FileInfo, target: String? = nil) {
     self.path = path
@@ -86,6 +92,9 @@ package struct FileJSON: Encodable {
     self.generation = info.id.generation
     self.servedByGeneration = info.servedByGeneration
     self.isStale = info.isStale ? true : nil
+    self.keyEpoch = info.keyEpoch
+    self.readcaps = info.readcaps.isEmpty ? nil : info.readcaps
+    self.isCutOff = info.isCutOff ? true : nil
     self.target = target
   }
 

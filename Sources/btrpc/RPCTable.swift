@@ -89,6 +89,12 @@ package enum RPCTable {
     RPCMethod(Files.StatFilesystem.descriptor, Files.StatFilesystem.Input.self, Files.StatFilesystem.Output.self),
     RPCMethod(Files.OpenSession.descriptor, Files.OpenSession.Input.self, Files.OpenSession.Output.self),
     RPCMethod(Files.Session.descriptor, Files.Session.Input.self, Files.Session.Output.self),
+    RPCMethod(Files.Grant.descriptor, Files.Grant.Input.self, Files.Grant.Output.self),
+    RPCMethod(Files.Revoke.descriptor, Files.Revoke.Input.self, Files.Revoke.Output.self),
+    RPCMethod(Files.Rekey.descriptor, Files.Rekey.Input.self, Files.Rekey.Output.self),
+    RPCMethod(Files.CutOff.descriptor, Files.CutOff.Input.self, Files.CutOff.Output.self),
+    RPCMethod(Files.Drain.descriptor, Files.Drain.Input.self, Files.Drain.Output.self),
+    RPCMethod(Files.ListTasks.descriptor, Files.ListTasks.Input.self, Files.ListTasks.Output.self),
     RPCMethod(Files.AddCredential.descriptor, Files.AddCredential.Input.self, Files.AddCredential.Output.self),
   ]
 
@@ -105,6 +111,7 @@ package enum RPCTable {
     RPCMethod(
       Sectors.AllocateGeneration.descriptor, Sectors.AllocateGeneration.Input.self,
       Sectors.AllocateGeneration.Output.self),
+    RPCMethod(Sectors.SetFreeze.descriptor, Sectors.SetFreeze.Input.self, Sectors.SetFreeze.Output.self),
     RPCMethod(Sectors.Status.descriptor, Sectors.Status.Input.self, Sectors.Status.Output.self),
   ]
 

@@ -48,7 +48,11 @@ struct CommandLineTests {
       "user add /people/bob --create-profile bob", "user add /people/eve --request eve.request", "user list",
       "profile show", "profile request dir", "profile join dir --credential ann.join", "rpc --list",
       "rpc blocktree.v1.FilesystemService/Stat {}", "rpc grpc.health.v1.Health/Check",
-      "--anonymous --timeout 5 --address a:1 --address b:2 ls /",
+      "--anonymous --timeout 5 --address a:1 --address b:2 ls /", "cat --sealed /a/b", "get --sealed /a/b c",
+      "grant /a /people/bob", "grant /a /people/bob --permission rwx", "grant /a /people --group", "grant /a --parent",
+      "grant /a /people/bob --key --permission rx", "revoke /a /people/bob --wait", "revoke /a /people --group",
+      "revoke /a --parent", "rekey /a --wait", "tasks", "tasks /a --wait --quiet", "process drain /site-b --wait",
+      "process drain /site-b --cancel",
     ]
     for example in examples {
       #expect(self.exitCode(example.split(separator: " ").map(String.init)) == 0, "\(example)")
@@ -62,7 +66,10 @@ struct CommandLineTests {
       "mv /a", "chmod 99 /a", "chmod u+q /a", "chmod", "chown bob /a", "ln target /link", "tree -L 0", "rpc",
       "rpc no.such/Call", "sector read 1:0", "sector read 1:2 --count 0", "user add /a",
       "user add /a --request r --create-profile d", "process add /a --request r", "user add /a --request r --days 0",
-      "--timeout 0 ls", "--timeout -1 ls",
+      "--timeout 0 ls", "--timeout -1 ls", "get -r --sealed /a", "grant /a", "grant /a /b --permission rq",
+      "grant /a /b --permission -", "grant /a /b --permission rr", "grant /a /b --key --group", "grant /a /b --parent",
+      "grant /a /b --key --permission w", "revoke /a", "revoke /a /b --parent", "revoke /a --parent --wait", "rekey",
+      "process drain",
     ]
     for example in wrong {
       #expect(self.exitCode(example.split(separator: " ").map(String.init)) == 64, "\(example)")
@@ -75,6 +82,7 @@ struct CommandLineTests {
       Btrpc.self, Ls.self, Stat.self, Cat.self, Get.self, Put.self, Mkdir.self, Rm.self, Mv.self, Ln.self, Chmod.self,
       Chown.self, Df.self, TreeCommand.self, StatusCommand.self, SectorRead.self, SectorInode.self, SectorVerify.self,
       ProcessAdd.self, ProcessList.self, UserAdd.self, UserList.self, ProfileRequest.self, ProfileJoin.self, Rpc.self,
+      Grant.self, Revoke.self, Rekey.self, TasksCommand.self, ProcessDrain.self,
     ]
     for command in commands {
       let text = Btrpc.helpMessage(for: command)

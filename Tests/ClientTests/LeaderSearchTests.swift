@@ -247,6 +247,16 @@ struct ElectionRetryTests {
     #expect(self.delay(&schedule, .none, after: broken, isRepeatable: true) == .zero)
   }
 
+  @Test("goes to others when a process does not host the service, and is not made again when none does")
+  func unknownCall() {
+    var schedule = RetrySchedule(timeout: .seconds(10), patience: .zero, now: self.now)
+    let unknown = BlocktreeError(code: .unimplemented, message: "")
+    #expect(self.delay(&schedule, .none, after: unknown) == .zero)
+    #expect(self.delay(&schedule, .election(round: 0), after: unknown) != nil)
+    #expect(self.delay(&schedule, .outage, after: unknown, isRepeatable: true) == nil)
+    #expect(unknown.isOfOneProcess)
+  }
+
   @Test("waits shortly, and never long")
   func short() throws {
     var schedule = RetrySchedule(timeout: .seconds(10), patience: .zero, now: self.now)

@@ -53,6 +53,15 @@ final class TestCluster: Sendable {
     var findings: (@Sendable (Blocktree_V1_FindRequest) -> Blocktree_V1_FindResponse)?
     var credentials: [[UInt8]] = []
     var renames: [String] = []
+    /// Of keys and permissions.
+    var changes: [String] = []
+    var tasks: [Blocktree_V1_Task] = []
+    /// How many more calls are refused because everything is being moved away.
+    var frozenCount = 0
+    /// What is said of a file, by path.
+    var infos: [String: Blocktree_V1_FileInfo] = [:]
+    /// What the sector service has.
+    var sealed: SealedStore?
     /// Nobody, while an election is on.
     var leader: Int? = 0
     /// Whether those who decline say who leads.
@@ -178,7 +187,10 @@ final class TestCluster: Sendable {
       group: group, logger: logger)
     let server = GRPCServer(
       transport: transport,
-      services: [TestFilesystem(cluster: self, index: index), TestDiscovery(cluster: self)],
+      services: [
+        TestFilesystem(cluster: self, index: index), TestDiscovery(cluster: self),
+        TestSectors(cluster: self, index: index),
+      ],
       interceptors: self.life.map { [LifeInterceptor($0)] } ?? [])
     let task = Task<Void, Never> { try? await server.serve() }
     let address = try #require(try await transport.listeningAddresses.first)
@@ -225,10 +237,12 @@ final class TestCluster: Sendable {
 
   /// Throws unless this cluster answers for the path.
   func requireHere(_ path: String) throws(Declined) {
-    let redirect = self.state.withLock { state in
+    let (redirect, isFrozen) = self.state.withLock { state in
       state.askedPaths.append(path)
-      return state.redirect?(path)
+      defer { state.frozenCount = max(0, state.frozenCount - 1) }
+      return (state.redirect?(path), state.frozenCount > 0)
     }
+    if isFrozen { throw Declined(reason: "GENERATION_FROZEN", retryDelay: .milliseconds(20)) }
     guard let redirect else { return }
     throw Declined(reason: "REDIRECTED", code: .failedPrecondition, redirect: redirect)
   }
@@ -298,6 +312,20 @@ final class TestCluster: Sendable {
     return result
   }
 
+  static func task(_ kind: Blocktree_V1_TaskKind, _ path: String, _ state: Blocktree_V1_TaskState) -> Blocktree_V1_Task
+  {
+    .with {
+      $0.id = "\(kind) \(path)"
+      $0.kind = kind
+      $0.path = path
+      $0.fileID = .with {
+        $0.generation = 1
+        $0.inode = 9
+      }
+      $0.state = state
+    }
+  }
+
   static func info(_ file: File, isDirectory: Bool = false) -> Blocktree_V1_FileInfo {
     .with {
       $0.fileID = .with {
@@ -322,6 +350,7 @@ struct Declined: Error, StatusConvertible {
   var reason = "NOT_LEADER"
   var code = RPCError.Code.unavailable
   var redirect: TestCluster.Redirect?
+  var retryDelay: Duration?
 
   var metadata: [String: String] {
     var metadata: [String: String] = [:]
@@ -337,7 +366,8 @@ struct Declined: Error, StatusConvertible {
   }
 
   var status: GoogleRPCStatus {
-    GoogleRPCStatus(self.code, "Another one leads.", reason: self.reason, self.metadata)
+    GoogleRPCStatus(
+      self.code, "Another one leads.", reason: self.reason, self.metadata, retryAfter: self.retryDelay)
   }
 }
 
@@ -354,7 +384,8 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
   func stat(request: Blocktree_V1_StatRequest, context: ServerContext) async throws -> Blocktree_V1_StatResponse {
     try self.cluster.requireHere(request.path)
     try self.cluster.requireLeader(self.index)
-    return .with { $0.info = TestCluster.info(self.file(request.path)) }
+    let info = self.cluster.state.withLock { $0.infos[request.path] }
+    return .with { $0.info = info ?? TestCluster.info(self.file(request.path)) }
   }
 
   private func file(_ path: String) -> TestCluster.File {
@@ -519,6 +550,64 @@ struct TestFilesystem: Blocktree_V1_FilesystemService.SimpleServiceProtocol {
   func setAttributes(
     request: Blocktree_V1_SetAttributesRequest, context: ServerContext
   ) async throws -> Blocktree_V1_SetAttributesResponse { throw self.unimplemented }
+
+  func cutOff(
+    request: Blocktree_V1_CutOffRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_CutOffResponse {
+    let info = try self.change(
+      request.path, "cut off \(request.isCutOff)", request.hasOperation ? request.operation : nil)
+    return .with { $0.info = info }
+  }
+
+  func grant(request: Blocktree_V1_GrantRequest, context: ServerContext) async throws -> Blocktree_V1_GrantResponse {
+    let what = "grant \(request.principal) \(request.permission) \(request.isGroup) \(request.withKey)"
+    let info = try self.change(request.path, what, request.hasOperation ? request.operation : nil)
+    return .with { $0.info = info }
+  }
+
+  func revoke(
+    request: Blocktree_V1_RevokeRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_RevokeResponse {
+    let what = "revoke \(request.principal) \(request.isGroup)"
+    let info = try self.change(request.path, what, request.hasOperation ? request.operation : nil)
+    return .with { $0.info = info }
+  }
+
+  func rekey(request: Blocktree_V1_RekeyRequest, context: ServerContext) async throws -> Blocktree_V1_RekeyResponse {
+    let info = try self.change(request.path, "rekey", request.hasOperation ? request.operation : nil)
+    return .with {
+      $0.info = info
+      $0.task = TestCluster.task(.rekey, request.path, .running)
+    }
+  }
+
+  func drain(request: Blocktree_V1_DrainRequest, context: ServerContext) async throws -> Blocktree_V1_DrainResponse {
+    _ = try self.change(request.path, "drain \(request.cancel)", nil)
+    return .with { $0.task = TestCluster.task(.drain, request.path, request.cancel ? .cancelled : .running) }
+  }
+
+  func listTasks(
+    request: Blocktree_V1_ListTasksRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_ListTasksResponse {
+    try self.cluster.requireLeader(self.index)
+    let tasks = self.cluster.state.withLock { state in
+      state.askedPaths.append(request.path)
+      return state.tasks
+    }
+    return .with { $0.tasks = tasks }
+  }
+
+  /// Notes a change of a file's keys or permissions.
+  private func change(
+    _ path: String, _ what: String, _ operation: Blocktree_V1_OperationId?
+  ) throws(Declined) -> Blocktree_V1_FileInfo {
+    try self.cluster.requireHere(path)
+    try self.cluster.requireLeader(self.index)
+    return try self.cluster.apply(operation) { state in
+      state.changes.append("\(path): \(what)\(operation == nil ? "" : ", numbered")")
+      return TestCluster.info(TestCluster.File(inode: 9, bytes: []), isDirectory: true)
+    }
+  }
 
   func addCredential(
     request: Blocktree_V1_AddCredentialRequest, context: ServerContext

@@ -72,11 +72,14 @@ struct ModelTests {
     let paths = ["/a", "/b", "/a/x", "/a/y", "/b/x", "/a/x/deep", "/a/x/deep/er"]
     try await TestDomain.with { domain in
       for _ in 0..<4 {
-        try await domain.withFilesystem { (filesystem: Filesystem) async throws in
-          for _ in 0..<60 {
+        try await domain.withGroup { (group) async throws in
+          // Two services that know nothing of one another.
+          let services = [try await domain.filesystem(group), try await domain.filesystem(group)]
+          for _ in 0..<80 {
+            let filesystem = services.randomElement(using: &random) ?? services[0]
             let path = paths.randomElement(using: &random) ?? "/a"
             let other = paths.randomElement(using: &random) ?? "/b"
-            let step = Int.random(in: 0..<9, using: &random)
+            let step = Int.random(in: 0..<13, using: &random)
             let size = [0, 1, 4_096, 5_000, 20_000, 300_000].randomElement(using: &random) ?? 0
             let offset = [0, 100, 4_095, 4_096, 17_000].randomElement(using: &random) ?? 0
             let data = (0..<size).map { UInt8(truncatingIfNeeded: $0 &+ step) }
@@ -84,7 +87,7 @@ struct ModelTests {
             let (expected, done) = await Self.perform(step, path, other, data, offset, &model, filesystem)
             #expect(expected == done, "seed \(seed), step \(steps.count): \(steps.last ?? "")")
           }
-          try await Self.compare(model, filesystem, "seed \(seed) after \(steps.count) steps")
+          for service in services { try await Self.compare(model, service, "seed \(seed) after \(steps.count) steps") }
         }
         try await domain.withFilesystem { (filesystem: Filesystem) async throws in
           try await Self.compare(model, filesystem, "seed \(seed) after \(steps.count) steps and a restart")
@@ -164,6 +167,36 @@ struct ModelTests {
       return (
         expected,
         await done { _ = try await filesystem.rename(treePath, to: otherPath, noReplace: false, filesystem.asOwner) }
+      )
+    // None of these changes what is there.
+    case 9:
+      return (model.node(path) != nil, await done { _ = try await filesystem.rekey(treePath, filesystem.asOwner) })
+    case 10:
+      return (
+        model.node(path) != nil,
+        await done {
+          _ = try await filesystem.grant(
+            treePath, to: .principal(TestDomain.path("/node1")), .read, withKey: true, filesystem.asOwner)
+        }
+      )
+    case 11:
+      return (
+        model.node(path) != nil,
+        await done {
+          _ = try await filesystem.revoke(
+            treePath, from: .principal(TestDomain.path("/node1")), filesystem.asOwner)
+        }
+      )
+    case 12:
+      return (
+        true,
+        await done {
+          for task in filesystem.tasks.open {
+            #expect(try await filesystem.rekey(task.record, task) == "")
+            try await filesystem.cancel(task)
+            filesystem.tasks.end(task, .finished, "")
+          }
+        }
       )
     default:
       let file = model.file(path)

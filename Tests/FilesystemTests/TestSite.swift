@@ -20,6 +20,8 @@ struct TestSite {
   /// What the filesystem services do to the groups.
   let rootGate: Gate
   let siteGate: Gate
+  /// What time it is for the site's filesystem services.
+  let clock: TestClock
 
   static let generation = Generation(2)
   static let path = TestDomain.path("/site")
@@ -48,6 +50,7 @@ struct TestSite {
     _ body: (TestSite) async throws -> Void
   ) async throws {
     let gates = (root: Gate(), site: Gate())
+    let clock = TestClock()
     let sources = (root: TestVolumes(), site: TestVolumes())
     let rootFilesystem = try await Filesystem(
       sectors: root, identity: domain.identity, keys: domain.processKeys, pool: domain.pool, volumes: sources.root,
@@ -93,12 +96,12 @@ struct TestSite {
           volumes: sources.site,
           neighbours: FilesystemNeighbours(above: {
             FilesystemRedirection(directory: .root, processes: [.init(path: TestDomain.path("/node1"), addresses: [])])
-          }), now: TestDomain.now)
+          }), now: { clock.now })
       }
       try await body(
         TestSite(
           domain: domain, root: root, site: site, rootFilesystem: rootFilesystem, siteFilesystem: try await another(),
-          gates: gates, another: another))
+          gates: gates, clock: clock, another: another))
       try await store.close()
     } catch {
       store.abandon()
@@ -108,11 +111,13 @@ struct TestSite {
 
   private init(
     domain: TestDomain, root: SectorGroup, site: SectorGroup, rootFilesystem: Filesystem, siteFilesystem: Filesystem,
-    gates: (root: Gate, site: Gate), another: @escaping @Sendable () async throws -> Filesystem
+    gates: (root: Gate, site: Gate), clock: TestClock,
+    another: @escaping @Sendable () async throws -> Filesystem
   ) {
     (self.domain, self.root, self.site) = (domain, root, site)
     (self.rootFilesystem, self.siteFilesystem) = (rootFilesystem, siteFilesystem)
     (self.rootGate, self.siteGate) = (gates.root, gates.site)
+    self.clock = clock
     self.anotherSiteFilesystem = another
   }
 
@@ -141,6 +146,16 @@ struct TestSite {
   }
 }
 
+/// A clock that can be set forward.
+final class TestClock: Sendable {
+  private let offset = Mutex<Int64>(0)
+
+  /// Nanoseconds since 1970 UTC.
+  var now: Int64 { TestDomain.now() + self.offset.withLock { $0 } }
+
+  func advance(seconds: Int64) { self.offset.withLock { $0 += seconds * 1_000_000_000 } }
+}
+
 /// Lets so many commits pass, and no more: as if whoever commits, or the way to the cluster, was gone then.
 final class Gate: Sendable {
   struct Closed: Error {}
@@ -159,6 +174,16 @@ final class Gate: Sendable {
   func open() {
     self.left.withLock { $0 = nil }
     self.isLosingAnswers.withLock { $0 = false }
+    self.isCutOff.withLock { $0 = false }
+  }
+
+  private let isCutOff = Mutex(false)
+
+  /// Nobody there can be reached, also not by those who only read.
+  func cutOff() { self.isCutOff.withLock { $0 = true } }
+
+  fileprivate func reach() throws(SectorError) {
+    if self.isCutOff.withLock({ $0 }) { throw .unreachable(0) }
   }
 
   fileprivate func answer() throws(SectorError) {
@@ -168,6 +193,7 @@ final class Gate: Sendable {
   func close(after count: Int) { self.left.withLock { $0 = count } }
 
   fileprivate func pass() throws(SectorError) {
+    try self.reach()
     let mayPass = self.left.withLock { left in
       guard let count = left else { return true }
       left = max(0, count - 1)
@@ -200,18 +226,24 @@ struct GatedVolume: Volume {
   var generation: Generation { self.base.generation }
   var sectorSize: Int { self.base.sectorSize }
 
-  func record(_ file: FileID) async throws(SectorError) -> InodeRecord? { try await self.base.record(file) }
+  func record(_ file: FileID) async throws(SectorError) -> InodeRecord? {
+    try self.gate.reach()
+    return try await self.base.record(file)
+  }
   func storedRecord(_ file: FileID) async throws(SectorError) -> InodeRecord? {
-    try await self.base.storedRecord(file)
+    try self.gate.reach()
+    return try await self.base.storedRecord(file)
   }
   func verify(_ record: InodeRecord) async throws(SectorError) { try await self.base.verify(record) }
   func read(
     _ file: FileID, level: Int, indexes: Range<UInt64>, version: Version
   ) async throws(SectorError) -> BlockRange {
-    try await self.base.read(file, level: level, indexes: indexes, version: version)
+    try self.gate.reach()
+    return try await self.base.read(file, level: level, indexes: indexes, version: version)
   }
   func keep(_ file: FileID, version: Version) async throws(SectorError) -> any KeptVersion {
-    try await self.base.keep(file, version: version)
+    try self.gate.reach()
+    return try await self.base.keep(file, version: version)
   }
   func perform(_ commit: Commit, by committer: Credential) async throws(SectorError) -> CommitOutcome {
     try self.gate.pass()
@@ -232,5 +264,12 @@ struct GatedVolume: Volume {
   }
   func allocateInodes(_ count: UInt32) async throws(SectorError) -> UInt64 {
     try await self.base.allocateInodes(count)
+  }
+  func freezeState() async throws(SectorError) -> FreezeState { try await self.base.freezeState() }
+  func setFreeze(_ state: FreezeState, by process: Credential) async throws(SectorError) {
+    try self.gate.pass()
+    guard self.base.isFilesystemAbove(self.caller) else { throw .permissionDenied }
+    try await self.base.setFreeze(state, by: self.caller.path)
+    try self.gate.answer()
   }
 }

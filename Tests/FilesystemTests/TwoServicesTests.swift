@@ -49,7 +49,7 @@ struct TwoServicesTests {
       var replacement = Edit(one, caller: TestDomain.owner)
       try await replacement.open(root)
       let rename = Filesystem.Rename(
-        from: root, fromName: try PathComponent("e"), to: root, toName: entry.name, noReplace: false)
+        from: root, fromName: try PathComponent("e"), to: root, toName: entry.name, noReplace: false, left: [])
       _ = try await one.perform(rename, &replacement)
       try await other.put("/d/y", [3])
       #expect(try await one.commit(&replacement) == nil)
@@ -108,7 +108,8 @@ struct TwoServicesTests {
       var edit = Edit(one, caller: TestDomain.owner)
       try await edit.open(root)
       let rename = Filesystem.Rename(
-        from: root, fromName: try PathComponent("site"), to: root, toName: try PathComponent("place"), noReplace: true)
+        from: root, fromName: try PathComponent("site"), to: root, toName: try PathComponent("place"), noReplace: true,
+        left: [])
       _ = try await one.perform(rename, &edit)
       let ann = try TestDomain.issue(.user, "/site/people/ann", PrincipalKeys(), [], by: domain.authority, serial: 1)
       _ = try await other.addCredential(ann.bytes, other.asOwner)

@@ -30,4 +30,37 @@ struct BenchTests {
     for figure in report.figures { #expect(end.output.contains("\n\(figure.name) "), "\(end.output)") }
     try scratch.expectNothingLeft()
   }
+  private struct RoutesReport: Decodable {
+    struct Trie: Decodable {
+      var scopeCount: Int
+      var countedBytesPerEntry: Double
+    }
+
+    struct Domain: Decodable {
+      var processCount: Int
+      var findCount: Int
+      var wrongCount: Int
+    }
+
+    var trie: Trie
+    var climbing: [Domain]
+    var rootFirst: [Domain]
+  }
+
+  @Test("fills a trie of routes, and simulates domains in which nothing wrong is found")
+  func routes() async throws {
+    let results = try Scratch()
+    let json = "\(results.path)/report.json"
+    let end = try await Program.run(
+      Installed.product("btbench"), ["routes", "--quick", "--scopes", "5000", "--processes", "60", "--json", json])
+    try #require(end.status == 0, "\(end.errors)")
+    let report = try JSONDecoder().decode(RoutesReport.self, from: Data(contentsOf: URL(filePath: json)))
+    #expect(report.trie.scopeCount == 5_000)
+    // The count does not depend on the machine.
+    #expect(report.trie.countedBytesPerEntry > 0 && report.trie.countedBytesPerEntry < 200)
+    for domains in [report.climbing, report.rootFirst] {
+      #expect(domains.count == 1)
+      #expect(domains.allSatisfy { $0.processCount >= 60 && $0.findCount > 0 && $0.wrongCount == 0 })
+    }
+  }
 }

@@ -304,22 +304,12 @@ struct CommandTests {
 
   // MARK: Running
 
+  private var bash: Shell { Shell(directory: self.local, profile: "\(self.scene.directory)/node/profile") }
+
   /// Runs lines of bash that have to succeed, each of them, and returns their output.
   @discardableResult
-  private func shell(_ lines: String) async throws -> String {
-    let end = try await self.run("set -euo pipefail\n\(lines)", trace: true)
-    try #require(end.status == 0, "\(end.output)\(end.errors)")
-    return end.output
-  }
+  private func shell(_ lines: String) async throws -> String { try await self.bash.succeed(lines) }
 
   /// Runs lines of bash in the directory of local files, with the owner's profile.
-  private func run(_ lines: String, trace: Bool = false) async throws -> Program.End {
-    let programs = try URL(filePath: Installed.product("btrpc")).deletingLastPathComponent().path()
-    return try await Program.run(
-      "/bin/bash", (trace ? ["-x"] : []) + ["-c", "cd \(self.local)\n\(lines)"],
-      environment: [
-        "PATH": "\(programs):/usr/bin:/bin", "BLOCKTREE_PROFILE": "\(self.scene.directory)/node/profile",
-        "LC_ALL": "C.UTF-8", "TZ": "UTC",
-      ])
-  }
+  private func run(_ lines: String) async throws -> Program.End { try await self.bash.run(lines) }
 }

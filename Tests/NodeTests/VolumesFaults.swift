@@ -124,6 +124,12 @@ struct FaultySectorService: Blocktree_V1_SectorService.SimpleServiceProtocol {
     try await self.handler.allocateGeneration(request: request, context: context)
   }
 
+  func setFreeze(
+    request: Blocktree_V1_SetFreezeRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_SetFreezeResponse {
+    try await self.handler.setFreeze(request: request, context: context)
+  }
+
   func allocateInodes(
     request: Blocktree_V1_AllocateInodesRequest, context: ServerContext
   ) async throws -> Blocktree_V1_AllocateInodesResponse {

@@ -68,16 +68,28 @@ struct DelegationTests {
     try await test.reopen(orderly: false)
     let stored = try await test.group.record(directory.fileID)
     #expect(stored?.attributes.part.servedByGeneration == generation)
-    // It stays what it is, whatever else becomes of the directory.
+    // It stays what it is, whatever else becomes of the directory, until a filesystem service above takes it back.
     let second = try await test.group.allocateGeneration(claim: claim(2), for: nas.path)
-    for change: Generation? in [second, nil] {
-      try await refuse(
-        .invalidRecord(directory.fileID, .contradiction("served_by_generation")), directory,
-        by: change == nil ? ann : nas
-      ) { $0.attributes.servedByGeneration = change }
+    try await refuse(
+      .invalidRecord(directory.fileID, .contradiction("served_by_generation")), directory, by: nas
+    ) { $0.attributes.servedByGeneration = second }
+    for principal in [ann, nas, fs] {
+      try await refuse(.permissionDenied, directory, by: principal) { $0.attributes.servedByGeneration = nil }
     }
     directory.attributes.rules.mode = Mode(truncating: 0o755)
     try await test.apply(directory.commit(.attributes, by: ann), by: ann)
+    directory.attributes.servedByGeneration = nil
+    try await test.apply(directory.commit(.attributes, by: node), by: node)
+    // What was taken back is not handed out again, by whoever leads; another one is.
+    try await refuse(.generationUnknown(generation), directory, by: nas) {
+      $0.attributes.servedByGeneration = generation
+    }
+    try await test.reopen(orderly: false)
+    try await refuse(.generationUnknown(generation), directory, by: nas) {
+      $0.attributes.servedByGeneration = generation
+    }
+    directory.attributes.servedByGeneration = second
+    try await test.apply(directory.commit(.attributes, by: nas), by: nas)
   }
 
   @Test("never happens as an inode is created, nor to the root directory or a file")

@@ -54,7 +54,9 @@ extension Filesystem {
           self.crossing.take(draft.fileID)
           return nil
         }
-        marked[draft.fileID] = record
+        // Nor may the directory be just being taken back from its cluster: of what is marked it is not known any more then.
+        // Whoever takes it back gives the directory another version, too, once its cluster takes no more commits.
+        marked[draft.fileID] = try await self.requireOpen(record)
         continue
       }
       var step = draft

@@ -5,11 +5,30 @@ private import Synchronization
 package import Trust
 
 /// Copies of the records of the home and of all directories above it, for their permissions. What is changed there counts
-/// here within two seconds; a site that is cut off goes on with what it has. Nobody is asked while nobody calls.
+/// here within two seconds; a site that is cut off goes on with what it has, also after it was started again (see
+/// ``AncestorCopies``).
 final class Ancestors: Sendable {
+  /// The home's record, and its content as it is stored.
+  struct Copy: Sendable {
+    let home: InodeRecord
+    let content: AncestorCopies.SealedContent
+  }
+
+  /// The versions of links parts that names hold for, by what was known then.
+  struct Links: Sendable {
+    let changeCount: UInt64
+    let version: Version
+    let links: [InodeNumber: Version]
+  }
+
   private struct State {
     /// The home's, and those from its parent to the root directory; nil before they were read.
     var records: (home: InodeRecord, above: [InodeRecord])?
+    /// Nil before it was read, and when it is too large.
+    var copy: Copy?
+    /// What was found out about names the last time.
+    var links: Links?
+    /// Nil for what was read by an earlier run of this process.
     var read: ContinuousClock.Instant?
     var used: ContinuousClock.Instant?
     /// When they could not be read, the last time.
@@ -18,8 +37,10 @@ final class Ancestors: Sendable {
 
   /// How old they may be when they are used.
   private static let ageMax = Duration.seconds(2)
-  /// For how long nobody waits for them after they could not be read.
+  /// For how long nobody waits for them after they could not be read, when there are none.
   private static let failurePause = Duration.seconds(5)
+  /// The same when there are some. They are read in the background meanwhile, more often than that.
+  private static let stalePause = Duration.seconds(30)
   /// For how long they are kept fresh after they were used.
   private static let useMax = Duration.seconds(5)
 
@@ -31,6 +52,18 @@ final class Ancestors: Sendable {
   /// Of all above it.
   var above: [InodeRecord]? { self.state.withLock { $0.records?.above } }
 
+  var records: (home: InodeRecord, above: [InodeRecord])? { self.state.withLock { $0.records } }
+
+  var copy: Copy? {
+    get { self.state.withLock { $0.copy } }
+    set { self.state.withLock { $0.copy = newValue } }
+  }
+
+  var links: Links? {
+    get { self.state.withLock { $0.links } }
+    set { self.state.withLock { $0.links = newValue } }
+  }
+
   func note(home: InodeRecord, above: [InodeRecord]) {
     self.state.withLock { state in
       state.records = (home, above)
@@ -39,7 +72,19 @@ final class Ancestors: Sendable {
     }
   }
 
-  func forget() { self.state.withLock { $0.records = nil } }
+  /// Begins with what an earlier run of this process has read, unless something was read since.
+  func restore(home: InodeRecord, above: [InodeRecord]) {
+    self.state.withLock { state in
+      if state.records == nil { state.records = (home, above) }
+    }
+  }
+
+  func forget() {
+    self.state.withLock { state in
+      state.records = nil
+      state.copy = nil
+    }
+  }
 
   func noteFailure() { self.state.withLock { $0.failed = .now } }
 
@@ -58,9 +103,11 @@ final class Ancestors: Sendable {
     self.state.withLock { state in
       let now = ContinuousClock.now
       state.used = now
-      let hasFailed = state.failed.map { $0 + Self.failurePause > now } ?? false
-      guard state.records != nil, let read = state.read else { return hasFailed ? .missing : .stale }
-      return hasFailed || read + Self.ageMax >= now ? .fresh : .stale
+      guard state.records != nil else {
+        return state.failed.map { $0 + Self.failurePause > now } ?? false ? .missing : .stale
+      }
+      if let failed = state.failed { return failed + Self.stalePause > now ? .fresh : .stale }
+      return state.read.map { $0 + Self.ageMax >= now } ?? false ? .fresh : .stale
     }
   }
 
@@ -127,6 +174,10 @@ extension Filesystem {
       }
       if self.ancestors.above == nil { try outcome.get() }
     }
-    return self.ancestors.above?.allSatisfy { self.permits(wanted, $0, caller) } ?? false
+    guard let above = self.ancestors.above else { return false }
+    // From the root down: whoever has the key of one of them by a readcap gets to all that is below.
+    return above.reversed().reduce(true) { mayPass, record in
+      mayPass && self.permits(wanted, record, caller) || self.holdsReadcap(caller, record)
+    }
   }
 }

@@ -22,17 +22,31 @@ final class HomeNames: Sendable {
   private static let countMax = 65_536
 
   private let seen = Mutex<[PathComponent: Seen]>([:])
+  /// Grows whenever something of it changes.
+  private let changes = Atomic<UInt64>(0)
+  var changeCount: UInt64 { self.changes.load(ordering: .relaxed) }
 
   func seen(_ name: PathComponent) -> Seen? { self.seen.withLock { $0[name] } }
 
+  var all: [PathComponent: Seen] { self.seen.withLock { $0 } }
+
   func note(_ entry: DirectoryEntry, links: Version) {
     self.seen.withLock { seen in
+      if let known = seen[entry.name], known.entry == entry, known.links == links { return }
       if seen.count >= Self.countMax, seen[entry.name] == nil { seen.removeAll() }
       seen[entry.name] = Seen(entry: entry, links: links)
+      self.changes.add(1, ordering: .relaxed)
     }
   }
 
   func forget(_ name: PathComponent) { self.seen.withLock { $0[name] = nil } }
+
+  /// Forgets all names of an inode.
+  func forget(_ file: FileID) {
+    self.seen.withLock { seen in
+      for (name, known) in seen where known.entry.fileID == file { seen[name] = nil }
+    }
+  }
 }
 
 extension Filesystem {
@@ -54,9 +68,9 @@ extension Filesystem {
       return try await self.lookAsking(for: name, in: directory)
     } catch {
       // Cut off: what the last copy of the directory says is better than nothing. What it does not say, is not known.
-      guard case .sector(.unreachable) = error, let known = directory.lastKnown,
+      guard case .sector(.unreachable) = error, let known = self.lastKnownHome,
         let entry = known.directory?.entry(name)
-      else { throw error }
+      else { throw self.error(error, about: [directory]) }
       return (known.record, entry)
     }
   }
@@ -65,6 +79,8 @@ extension Filesystem {
   private func lookWithoutAsking(
     for name: PathComponent
   ) async throws(FilesystemError) -> (record: InodeRecord, entry: DirectoryEntry?)? {
+    // The names lead elsewhere, or are about to.
+    if self.sectors.isRetired { return nil }
     guard let home = self.ancestors.home, let seen = self.names.seen(name) else { return nil }
     guard let links = try await self.storedRecord(seen.entry.fileID)?.links.part, links.version == seen.links,
       links.pending == nil
@@ -90,6 +106,14 @@ extension Filesystem {
     return (known.record, entry)
   }
 
+  /// That the cluster above can not be reached, if that is what kept something from being done in the home.
+  func error(_ error: FilesystemError, about directories: [InodeState]) -> FilesystemError {
+    guard case .sector(.unreachable) = error, directories.contains(where: { self.isForeignHome($0.fileID) }) else {
+      return error
+    }
+    return .parentUnreachable
+  }
+
   /// As `known`; of the home, when the cluster that stores it can not be reached, the last copy.
   func knownOrStale(
     _ state: InodeState
@@ -97,9 +121,9 @@ extension Filesystem {
     do throws(FilesystemError) {
       return try await self.known(state).map { ($0, false) }
     } catch {
-      guard case .sector(.unreachable) = error, self.isForeignHome(state.fileID), let known = state.lastKnown else {
-        throw error
-      }
+      guard case .sector(.unreachable) = error, self.isForeignHome(state.fileID),
+        let known = state.lastKnown ?? self.lastKnownHome
+      else { throw error }
       return (known, true)
     }
   }
@@ -111,8 +135,7 @@ extension Filesystem {
     do throws(FilesystemError) {
       return try await self.directory(state).map { ($0, false) }
     } catch {
-      guard case .sector(.unreachable) = error, self.isForeignHome(state.fileID), let known = state.lastKnown,
-        known.directory != nil
+      guard case .sector(.unreachable) = error, self.isForeignHome(state.fileID), let known = self.lastKnownHome
       else { throw error }
       return (known, true)
     }

@@ -51,6 +51,14 @@ package protocol Volume: Sendable {
   func adopt(session: [UInt8], owner: TreePath) async throws(SectorError)
   /// Hands out inode numbers, never to be handed out again: the first of so many. Durable when it returns.
   func allocateInodes(_ count: UInt32) async throws(SectorError) -> UInt64
+  /// Whether what is stored there may be changed, as the member that answers has applied it.
+  func freezeState() async throws(SectorError) -> FreezeState
+  /// Says whether it may be changed. Durable when it returns, and in force for all commits that are answered later. For
+  /// filesystem services above; to say the same again changes nothing.
+  ///
+  /// - Parameter process: this process.
+  /// - Throws: `invalid` with the field `state` where the present state does not allow it.
+  func setFreeze(_ state: FreezeState, by process: Credential) async throws(SectorError)
 }
 
 /// A version of an inode that can be read as long as this lives.
@@ -65,6 +73,15 @@ extension SectorGroup: Volume {
 
   package func adopt(session: [UInt8], owner: TreePath) async throws(SectorError) {
     _ = try await self.openSession(owner: SessionOwner(owner), adopting: session)
+  }
+
+  package func freezeState() async throws(SectorError) -> FreezeState {
+    try await self.confirmRead()
+    return self.freeze
+  }
+
+  package func setFreeze(_ state: FreezeState, by process: Credential) async throws(SectorError) {
+    try await self.setFreeze(state, by: process.path)
   }
 }
 

@@ -20,24 +20,31 @@ struct AboveWatch: ServiceLifecycle.Service {
   let filesystem: Filesystem?
   let directory: NodeDirectory
   let pool: NIOThreadPool
+  let copies: AboveCopies
   let logger: Logger
 
   private static let interval = Duration.seconds(1)
   /// Rounds between two looks at who there is.
   private static let processRounds = 10
+  /// Rounds between two looks at what has changed of the copies on the disk.
+  private static let copyRounds = 5
 
   func run() async throws {
     await cancelWhenGracefulShutdown {
       var round = 0
+      var written: AncestorCopies?
       while !Task.isCancelled {
         await self.filesystem?.keepAncestors()
         if round % Self.processRounds == 0 {
           await self.findProcesses()
-          // Whoever owns the home operates its cluster.
+          // Also while nobody calls, so that the copies on the disk are not older than that.
+          try? await self.filesystem?.refreshAncestors()
+          // Whoever owns the home operates its cluster, and whoever has its key reads what is stored.
           if let home = try? await self.above.directory() {
-            self.group.noteHomeOwner(home.attributes.part.rules.owner)
+            self.group.noteHome(home.attributes.part)
           }
         }
+        if round % Self.copyRounds == 0, let filesystem { await self.copies.write(filesystem, after: &written) }
         round += 1
         try? await Task.sleep(for: Self.interval)
       }

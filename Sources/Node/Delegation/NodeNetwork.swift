@@ -58,10 +58,14 @@ final class KnownProcesses: Sendable {
     /// Of this process's own cluster: of the directories that it stores, and its own.
     var credentials: CredentialIndex?
     var find: Find?
+    var readCredential: ReadCredential?
   }
 
   /// Asks others for the processes in a directory with a service; answers none when they do not say.
   typealias Find = @Sendable (TreePath, Service) async -> [RemoteVolumes.Process]
+
+  /// Asks others for a principal's credential file; answers nil when there is none, or they do not say.
+  typealias ReadCredential = @Sendable (TreePath) async -> [UInt8]?
 
   /// Directories above that anything is remembered of.
   private static let directoryCountMax = 64
@@ -89,6 +93,12 @@ final class KnownProcesses: Sendable {
   var find: Find? {
     get { self.state.withLock { $0.find } }
     set { self.state.withLock { $0.find = newValue } }
+  }
+
+  /// The same for credential files that are stored elsewhere.
+  var readCredential: ReadCredential? {
+    get { self.state.withLock { $0.readCredential } }
+    set { self.state.withLock { $0.readCredential = newValue } }
   }
 
   /// As ``processes(in:hosting:)``; where none is known, others are asked.

@@ -29,6 +29,7 @@ struct NodeDiscovery: Sendable {
       source: routes, guests: group.guests, verifier: group.verifier, home: group.home.path,
       now: SteadyClock.nanoseconds, date: WallClock.date)
     self.answers = DiscoveryAnswers(group: group, filesystem: filesystem, routes: routes)
+    known.readCredential = { path in (try? await routes.readCredential(path))?.file }
     known.find = { directory, service in
       guard case .found(let found)? = try? await routes.find(.contained, service, directory).outcome else { return [] }
       return found.processes.map { .init(path: $0.path, addresses: $0.addresses) }

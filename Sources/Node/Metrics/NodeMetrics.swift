@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Filesystem
 internal import FoundationEssentials
 internal import Raft
 internal import SectorStore
@@ -25,6 +26,8 @@ struct NodeMetrics: Sendable {
   let connections: ConnectionSource
   /// Nil while the process waits to be made a member.
   let group: SectorGroup?
+  /// Nil where there is none.
+  let filesystem: Filesystem?
   /// Nil where no store is looked after.
   let scrub: ScrubKeeper?
 
@@ -44,6 +47,7 @@ struct NodeMetrics: Sendable {
     if let group {
       families += self.storeFamilies(group) + self.clusterFamilies(group)
     }
+    families += self.contentFamilies()
     if let scrub { families += self.scrubFamilies(scrub) }
     return ExpositionText(families + self.registry.families()).bytes
   }
@@ -91,6 +95,28 @@ struct NodeMetrics: Sendable {
       MetricFamily(
         "blocktree_handshakes", .gauge, help: "TLS handshakes under way.", .integer(UInt64(handshakes))),
     ]
+  }
+
+  // MARK: Contents
+
+  /// Which services have handed out contents, sealed or not.
+  private func contentFamilies() -> [MetricFamily] {
+    var families: [MetricFamily] = []
+    if let group {
+      families.append(
+        MetricFamily(
+          "blocktree_sealed_bytes_sent_total", .counter,
+          help: "Bytes of sealed sectors and tree nodes that the sector service has handed out.",
+          .integer(group.sealedByteCountSent)))
+    }
+    if let filesystem {
+      families.append(
+        MetricFamily(
+          "blocktree_plain_bytes_sent_total", .counter,
+          help: "Bytes of files that the filesystem service has handed out.",
+          .integer(filesystem.plainByteCountSent)))
+    }
+    return families
   }
 
   // MARK: Verifying

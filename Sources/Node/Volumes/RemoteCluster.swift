@@ -67,6 +67,7 @@ final class RemoteCluster: Sendable {
   let directory: TreePath
   private let pool: ConnectionPool
   private let timing: RemoteVolumes.Timing
+  private let silence: ClusterSilence
   private let processes: RemoteVolumes.Processes
   /// Has a stream run.
   private let start: @Sendable (SectorStream) -> Void
@@ -76,12 +77,14 @@ final class RemoteCluster: Sendable {
 
   init(
     _ generation: Generation, serving directory: TreePath, pool: ConnectionPool, timing: RemoteVolumes.Timing,
-    processes: @escaping RemoteVolumes.Processes, start: @escaping @Sendable (SectorStream) -> Void
+    silence: ClusterSilence = ClusterSilence(), processes: @escaping RemoteVolumes.Processes,
+    start: @escaping @Sendable (SectorStream) -> Void
   ) {
     self.generation = generation
     self.directory = directory
     self.pool = pool
     self.timing = timing
+    self.silence = silence
     self.processes = processes
     self.start = start
   }
@@ -98,6 +101,28 @@ final class RemoteCluster: Sendable {
   func call<Answer: Sendable>(
     _ purpose: Purpose, _ body: @concurrent @escaping @Sendable (Call) async throws -> Answer
   ) async throws(SectorError) -> Answer {
+    guard let waiting = self.silence.begin() else { throw .unreachable(self.generation) }
+    var waited = Duration.zero
+    do throws(SectorError) {
+      let answer = try await self.attempt(purpose, &waited, body)
+      self.silence.end(waiting, hasAnswered: true, waited: waited)
+      return answer
+    } catch {
+      let hasAnswered: Bool? =
+        switch error {
+        case .unreachable(self.generation), .notServing: Task.isCancelled ? nil : false
+        default: true
+        }
+      self.silence.end(waiting, hasAnswered: hasAnswered, waited: waited)
+      throw error
+    }
+  }
+
+  /// - Parameter waited: how long it has waited for one process that said nothing, at most.
+  private func attempt<Answer: Sendable>(
+    _ purpose: Purpose, _ waited: inout Duration,
+    _ body: @concurrent @escaping @Sendable (Call) async throws -> Answer
+  ) async throws(SectorError) -> Answer {
     let timeout = purpose == .read ? self.timing.readTimeout : self.timing.changeTimeout
     var schedule = RetrySchedule(timeout: timeout, patience: .zero, now: .now)
     var search = LeaderSearch()
@@ -113,6 +138,7 @@ final class RemoteCluster: Sendable {
         throw self.lost(purpose, mayBeDone)
       }
       var wasSent = false
+      let begin = ContinuousClock.now
       let failure: BlocktreeError
       do {
         let stream = try await self.stream(to: place, remaining: schedule.remaining(.now))
@@ -134,6 +160,7 @@ final class RemoteCluster: Sendable {
         failure = error.ofAnotherCluster
       }
       if wasSent, failure.isOutcomeUnknown { mayBeDone = true }
+      if failure.reason == nil || !wasSent { waited = max(waited, .now - begin) }
       let pause = self.failed(place, failure, wasSent: wasSent, &search)
       // Whoever was there may be somewhere else now.
       if !wasSent, pause == .outage, !hasAskedAnew {
@@ -164,7 +191,8 @@ final class RemoteCluster: Sendable {
     }
     let error = SectorError(remote: failure)
     switch error {
-    case .sessionUnknown, .operationTooOld: return mayBeDone ? self.lost(purpose, true) : error
+    // What was carried out may have been to take this process's credential away.
+    case .sessionUnknown, .operationTooOld, .permissionDenied: return mayBeDone ? self.lost(purpose, true) : error
     default: return error
     }
   }
@@ -274,6 +302,7 @@ final class RemoteCluster: Sendable {
     options.timeout = self.timing.probePatience
     do {
       _ = try await Grpc_Health_V1_Health.Client(wrapping: connection.client).check(.init(), options: options)
+      self.silence.noteLife()
     } catch {
       // Whatever else it says, it says something.
       guard (error as? RPCError)?.code == .deadlineExceeded else { return }
@@ -291,7 +320,9 @@ final class RemoteCluster: Sendable {
       self.open.subtract(1, ordering: .relaxed)
       self.answered.add(1, ordering: .relaxed)
     }
-    return try await body()
+    let result = try await body()
+    self.silence.noteLife()
+    return result
   }
 }
 

@@ -139,6 +139,25 @@ extension RemoteVolume {
     }
   }
 
+  func freezeState() async throws(SectorError) -> FreezeState {
+    let generation = self.generation
+    return try await self.cluster.call(.read) { call in
+      let status = try await call.sectors.status(.init(), options: call.options)
+      guard status.generation == generation.rawValue else { throw SectorError.malformedAnswer("generation") }
+      // Earlier releases do not say.
+      guard status.freeze != .unspecified else { return .open }
+      guard let state = FreezeState(status.freeze) else { throw SectorError.malformedAnswer("freeze") }
+      return state
+    }
+  }
+
+  func setFreeze(_ state: FreezeState, by process: Credential) async throws(SectorError) {
+    let request = Blocktree_V1_SetFreezeRequest.with { $0.state = state.message }
+    _ = try await self.cluster.call(.read) { call in
+      try await call.sectors.setFreeze(request, options: call.options)
+    }
+  }
+
   /// When the answer is lost, other numbers are taken: those are never handed out then.
   func allocateInodes(_ count: UInt32) async throws(SectorError) -> UInt64 {
     let request = Blocktree_V1_AllocateInodesRequest.with { $0.count = count }

@@ -111,17 +111,9 @@ final class RemoteVolume: Volume {
     guard let acceptance = record.acceptance else { throw .dataLoss(record.fileID, place: .record) }
     try await self.fetchSigners(
       [acceptance.signer, record.content.signer, record.attributes.signer, record.links.signer])
-    guard let member = self.signers.signer(acceptance.signer), member.isProcess, member.path.parent == self.directory,
-      acceptance.signature.verify(
-        digest: record.acceptanceDigest, purpose: .acceptance, key: member.key, cache: self.signatures),
-      self.isSigned(record.content), self.isSigned(record.attributes), self.isSigned(record.links)
-    else { throw .dataLoss(record.fileID, place: .record) }
-  }
-
-  private func isSigned<Part>(_ part: Signed<Part>) -> Bool {
-    guard let signer = self.signers.signer(part.signer) else { return false }
-    return part.signature.verify(
-      digest: part.digest, purpose: Part.purpose, key: signer.key, cache: self.signatures)
+    guard self.signers.isVerified(record, servedBy: self.directory, cache: self.signatures) else {
+      throw .dataLoss(record.fileID, place: .record)
+    }
   }
 
   /// Fetches the chains that are not known; those that the cluster does not know either are left out.

@@ -52,6 +52,8 @@ package final class RemoteVolumes: VolumeSource {
 
   private struct State {
     var volumes: [Generation: Entry] = [:]
+    /// Bounded as the volumes are.
+    var silences: [Generation: ClusterSilence] = [:]
     var useCount: UInt64 = 0
   }
 
@@ -87,10 +89,21 @@ package final class RemoteVolumes: VolumeSource {
     if let volume = self.known(generation, directory) { return volume }
     let start = self.start
     let cluster = RemoteCluster(
-      generation, serving: directory, pool: self.pool, timing: self.timing, processes: self.processes,
+      generation, serving: directory, pool: self.pool, timing: self.timing, silence: self.silence(generation),
+      processes: self.processes,
       start: { start.yield($0) })
     let volume = try await RemoteVolume(cluster, signers: self.signers, signatures: self.signatures)
     return self.keep(volume)
+  }
+
+  private func silence(_ generation: Generation) -> ClusterSilence {
+    self.state.withLock { state in
+      if let silence = state.silences[generation] { return silence }
+      if state.silences.count >= Self.countMax { state.silences.removeAll() }
+      let silence = ClusterSilence()
+      state.silences[generation] = silence
+      return silence
+    }
   }
 
   private func known(_ generation: Generation, _ directory: TreePath) -> RemoteVolume? {
@@ -116,6 +129,30 @@ package final class RemoteVolumes: VolumeSource {
       state.volumes[volume.generation] = Entry(volume: volume, lastUse: state.useCount)
       return volume
     }
+  }
+
+  // MARK: Copies of records
+
+  /// Takes note of a certificate chain, if it leads to the domain's root.
+  func note(signer chain: CertificateChain) { _ = self.signers.add(chain, digest: chain.digest) }
+
+  /// The chains of all who have signed records or accepted them; nil unless all are known.
+  func signers(of records: [InodeRecord]) -> [CertificateChain]? {
+    var chains: [Digest32: CertificateChain] = [:]
+    for record in records {
+      guard let acceptance = record.acceptance else { return nil }
+      for digest in [acceptance.signer, record.content.signer, record.attributes.signer, record.links.signer]
+      where chains[digest] == nil {
+        guard let signer = self.signers.signer(digest) else { return nil }
+        chains[digest] = signer.chain
+      }
+    }
+    return chains.sorted { $0.key.bytes.lexicographicallyPrecedes($1.key.bytes) }.map(\.value)
+  }
+
+  /// Whether a record was accepted by a process of a directory, as far as that can be told without asking anybody.
+  func isVerified(_ record: InodeRecord, servedBy directory: TreePath) -> Bool {
+    self.signers.isVerified(record, servedBy: directory, cache: self.signatures)
   }
 
   /// Looks after the volumes until it is cancelled: serves their streams, and finds out when a process that calls wait for

@@ -47,6 +47,7 @@ extension SectorError {
     case "PROCESS_NEEDED": return path("process").map { .processNeeded($0) }
     case "DELEGATED": return path("directory").map { .delegated($0) }
     case "GENERATION_UNKNOWN": return generation().map { .generationUnknown($0) }
+    case "GENERATION_FROZEN": return generation().map { .frozen($0) }
     case "LIMIT_REACHED": return .limitReached(details["field"] ?? "", limit: number("limit") ?? 0)
     default: return nil
     }

@@ -17,10 +17,7 @@ struct ClusterSite: MeasuredCluster {
   static let directory = "/bench"
 
   let members: Members
-  let log: String
-  /// `btnode` and `btrpc`.
-  private let node: String
-  private let tool: String
+  private let programs: NodePrograms
   private let home: String
 
   private static let patience = Duration.seconds(30)
@@ -28,15 +25,12 @@ struct ClusterSite: MeasuredCluster {
 
   /// - Parameter directory: on the disk to be measured; must not exist.
   init(_ count: Int, node: String, tool: String, directory: String) throws {
-    for program in [node, tool] where !FileManager.default.isExecutableFile(atPath: program) {
-      throw BenchFailure("\(program) is missing")
-    }
     self.members = Members(count)
-    self.node = node
-    self.tool = tool
+    self.programs = try NodePrograms(node: node, tool: tool, log: "\(directory)/log")
     self.home = directory
-    self.log = "\(directory)/log"
   }
+
+  var log: String { self.programs.log }
 
   private func directory(_ member: Int) -> String { "\(self.home)/node\(member + 1)" }
   private func path(_ member: Int) -> String { "/node\(member + 1)" }
@@ -46,11 +40,11 @@ struct ClusterSite: MeasuredCluster {
 
   func start() async throws {
     try FileManager.default.createDirectory(atPath: self.home, withIntermediateDirectories: true)
-    _ = try await Program.run(
-      self.node, ["init", "--dir", self.directory(0), "--listen", "127.0.0.1:0"], log: self.log)
+    try await self.programs.makeDomain(in: self.directory(0))
     try await self.launch(0)
     for member in self.members.indices.dropFirst() {
-      try await self.join(member)
+      try await self.programs.join(
+        self.directory(member), as: self.path(member), services: "sector,filesystem", owner: self.profile)
       try await self.launch(member)
     }
     try await self.settledLeader()
@@ -59,25 +53,9 @@ struct ClusterSite: MeasuredCluster {
     }
   }
 
-  private func join(_ member: Int) async throws {
-    let request = "\(self.home)/request"
-    let package = "\(self.home)/package"
-    defer { try? FileManager.default.removeItem(atPath: package) }
-    let lines = try await Program.run(
-      self.node, ["request", "--dir", self.directory(member), "--listen", "127.0.0.1:0"], log: self.log)
-    try (lines.joined(separator: "\n") + "\n").write(toFile: request, atomically: true, encoding: .utf8)
-    _ = try await Program.run(
-      self.tool,
-      [
-        "process", "add", "--profile", self.profile, self.path(member), "--services", "sector,filesystem",
-        "--request", request, "--output", package,
-      ], log: self.log)
-    _ = try await Program.run(
-      self.node, ["join", "--dir", self.directory(member), "--credential", package], log: self.log)
-  }
-
   private func launch(_ member: Int) async throws {
-    let process = try self.members.start(member, self.node, ["run", "--dir", self.directory(member)], log: self.log)
+    let process = try self.members.start(
+      member, self.programs.node, ["run", "--dir", self.directory(member)], log: self.log)
     guard let line = try await process.line(within: Self.patience), line.hasPrefix("ready ") else {
       throw BenchFailure("member \(member) did not get ready\(Program.tail(of: self.log))")
     }
@@ -90,14 +68,7 @@ struct ClusterSite: MeasuredCluster {
 
   // MARK: Who leads
 
-  private struct Description: Decodable {
-    let listen: String
-  }
-
-  private func address(_ member: Int) throws -> String {
-    let file = URL(fileURLWithPath: "\(self.directory(member))/node.json")
-    return try JSONDecoder().decode(Description.self, from: Data(contentsOf: file)).listen
-  }
+  private func address(_ member: Int) throws -> String { try NodePrograms.address(of: self.directory(member)) }
 
   /// Asks one member, and no other in its place, as a client would.
   private func status(of member: Int) async throws -> Blocktree_V1_ClusterServiceGetStatusResponse {

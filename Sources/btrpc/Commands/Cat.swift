@@ -8,9 +8,13 @@ package struct Cat: ClientCommand {
   package static let configuration = CommandConfiguration(
     abstract: "Print files to standard output.",
     discussion: """
+      With --sealed, sealed sectors are fetched from the processes that store them, and verified and decrypted here, with the \
+      key that was given to you by 'btrpc grant --key' for the file or a directory above it.
+
       EXAMPLES:
         btrpc cat /etc/motd
         btrpc cat --offset 1048576 --count 4096 /disk.img | xxd
+        btrpc cat --sealed /projects/x/notes.txt
       """)
 
   @OptionGroup package var options: GlobalOptions
@@ -20,6 +24,9 @@ package struct Cat: ClientCommand {
 
   @Option(help: "Print at most so many bytes.")
   var count: UInt64?
+
+  @Flag(help: "Decrypt here, with your own key.")
+  var sealed = false
 
   @Argument(help: "Files, one after the other.", completion: RemotePath.completion, transform: RemotePath.parse)
   var paths: [RemotePath]
@@ -31,7 +38,11 @@ package struct Cat: ClientCommand {
     try await self.forEach(self.paths) { path in
       try await about(path.text) {
         try await LocalOutput.translate {
-          _ = try await client.download(path.text, from: self.offset, count: self.count, toDescriptor: 1)
+          if self.sealed {
+            _ = try await client.downloadSealed(path.text, from: self.offset, count: self.count, toDescriptor: 1)
+          } else {
+            _ = try await client.download(path.text, from: self.offset, count: self.count, toDescriptor: 1)
+          }
         }
       }
     }

@@ -8,7 +8,7 @@ internal import Trust
 package struct ProcessCommand: AsyncParsableCommand {
   package static let configuration = CommandConfiguration(
     commandName: "process", abstract: "Add, list and remove the processes of the domain.",
-    subcommands: [ProcessAdd.self, ProcessList.self, ProcessRemove.self])
+    subcommands: [ProcessAdd.self, ProcessList.self, ProcessRemove.self, ProcessDrain.self])
 
   package init() {}
 }
@@ -108,8 +108,8 @@ package struct ProcessAdd: ClientCommand {
     abstract: "Issue a credential for a new process.",
     discussion: """
       Takes what 'btnode request' printed on the new machine, signs it with the profile's authority, puts the credential \
-      into the tree, and prints the join package that 'btnode join' wants there. The process is added to those of the \
-      profile, too, so that the domain is found there when others are gone.
+      into the tree, and prints the join package that 'btnode join' wants there. A process with a filesystem service is \
+      added to those of the profile, too, so that the domain is found there when others are gone.
 
       EXAMPLES:
         btnode request --dir D --listen 10.0.0.2:7001 > node2.request
@@ -139,7 +139,8 @@ package struct ProcessAdd: ClientCommand {
     let package = try await self.issue.issue(
       .process(services: services), at: self.path, request: request, client)
     try await self.issue.deliver(package, kind: "process", json: self.options.json)
-    if let process = package.newProcess {
+    // One that only stores answers nothing that a profile's owner asks first.
+    if let process = package.newProcess, services.contains("filesystem") {
       await self.options.updateProfile { try Profile.add(process, in: $0) }
     }
   }
@@ -179,7 +180,7 @@ package struct ProcessRemove: ClientCommand {
       else {
         throw CommandFailure("\(self.path): this is no credential of a process; see 'btrpc process list'")
       }
-      try await client.remove(self.path.text)
+      try await client.removeCredential(self.path.text)
     }
     await self.options.updateProfile { try Profile.removeProcess(at: path, in: $0) }
     if self.options.json { try JSONOutput.print(Removed(path: path)) }

@@ -65,6 +65,10 @@ package struct Stat: ClientCommand {
       let bits = Format.mode(FileMode(rawValue: UInt16(entry.permission)), .file).suffix(3)
       rows.append(["access:", "\(bits) \(entry.isGroup ? "group" : "principal") \(entry.path)"])
     }
+    if let epoch = info.keyEpoch {
+      rows.append(["key:", "epoch \(epoch)" + (info.isCutOff ? ", cut off: in no directory" : "")])
+    }
+    for principal in info.readcaps { rows.append(["readcap:", Terminal.escaped(principal)]) }
     for (name, time) in [
       ("modified:", info.modified), ("changed:", info.changed), ("accessed:", info.accessed),
       ("created:", info.created),

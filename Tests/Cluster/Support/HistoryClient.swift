@@ -69,8 +69,7 @@ final class Recorder: Sendable {
 /// A client that writes and reads registers, each a small file that is replaced whole, and makes files that stay.
 struct HistoryClient: Sendable {
   /// Registers and files are in here.
-  static let directory = "/histories"
-
+  let directory: String
   /// In the history.
   let number: Int
   let client: Client
@@ -79,31 +78,31 @@ struct HistoryClient: Sendable {
   /// More than a sector, so that halves of two writes would show.
   private static let copyCount = 750
 
-  static func path(_ register: String) -> String { "\(Self.directory)/\(register)" }
+  func path(_ register: String) -> String { "\(self.directory)/\(register)" }
 
   /// Makes the registers, all of them 0.
-  static func prepare(_ client: Client, registers: [String]) async throws {
-    try await client.makeDirectory(self.directory)
-    for register in registers { try await client.writeBytes(self.contents(0), to: self.path(register)) }
+  func prepare(registers: [String]) async throws {
+    try await self.client.makeDirectory(self.directory)
+    for register in registers { try await self.client.writeBytes(Self.contents(0), to: self.path(register)) }
   }
 
   func write(to register: String) async throws {
     let value = self.recorder.newValue()
     try await self.recorder.operation(.write(value), on: register, by: self.number) {
-      try await self.client.writeBytes(Self.contents(value), to: Self.path(register))
+      try await self.client.writeBytes(Self.contents(value), to: self.path(register))
       return .written
     }
   }
 
   func read(_ register: String) async throws {
     try await self.recorder.operation(.read, on: register, by: self.number) {
-      .value(try Self.value(of: await self.client.readBytes(Self.path(register)).bytes, register))
+      .value(try Self.value(of: await self.client.readBytes(self.path(register)).bytes, register))
     }
   }
 
   func makeFile() async throws {
     let value = self.recorder.newValue()
-    let path = Self.path("file-\(value)")
+    let path = self.path("file-\(value)")
     try await self.client.writeBytes(Self.contents(value), to: path, .create)
     self.recorder.noteFile(path, value)
   }

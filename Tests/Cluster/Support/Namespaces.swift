@@ -46,7 +46,7 @@ final class Namespaces: Sendable {
     }
   }
 
-  static let membersMax = 9
+  static let membersMax = 12
 
   private let tools: Tools
   /// Distinguishes the networks of this process.

@@ -55,10 +55,14 @@ final class TestCluster: Sendable {
     var paths: [Int: String] = [:]
   }
 
-  private init(scratch: Scratch, namespaces: Namespaces?, disks: [Int: TestDisk]) {
+  /// Whether the members say what they have done: see ``metric(_:of:)``.
+  private let hasMetrics: Bool
+
+  private init(scratch: Scratch, namespaces: Namespaces?, disks: [Int: TestDisk], hasMetrics: Bool) {
     self.scratch = scratch
     self.namespaces = namespaces
     self.disks = disks
+    self.hasMetrics = hasMetrics
   }
 
   // MARK: From beginning to end
@@ -69,8 +73,9 @@ final class TestCluster: Sendable {
   /// - Parameters:
   ///   - network: in namespaces, no more than `spare` processes can be added later.
   ///   - disks: the members that have a disk of their own, and how many bytes are on it.
+  ///   - metrics: whether the members say what they have done.
   static func with<Result>(
-    _ count: Int = 1, on network: Network = .loopback, spare: Int = 0, disks: [Int: Int] = [:],
+    _ count: Int = 1, on network: Network = .loopback, spare: Int = 0, disks: [Int: Int] = [:], metrics: Bool = false,
     _ body: (TestCluster) async throws -> Result
   ) async throws -> Result {
     let scratch = try Scratch()
@@ -82,7 +87,7 @@ final class TestCluster: Sendable {
         case .loopback: nil
         case .namespaces: try await Namespaces.make(count + spare, log: toolsLog)
         }
-      let cluster = TestCluster(scratch: scratch, namespaces: namespaces, disks: made)
+      let cluster = TestCluster(scratch: scratch, namespaces: namespaces, disks: made, hasMetrics: metrics)
       let result = await cluster.run(count, body)
       await namespaces?.remove()
       for disk in made.values { await disk.remove() }
@@ -205,8 +210,10 @@ final class TestCluster: Sendable {
 
   /// Gives one more process its keys and its credential. It does not run, and is not counted among the members.
   ///
-  /// - Parameter directory: where its credential is to lie, if not in the root directory.
-  func enroll(in directory: String? = nil) async throws -> Int {
+  /// - Parameters:
+  ///   - directory: where its credential is to lie, if not in the root directory.
+  ///   - services: its marks.
+  func enroll(in directory: String? = nil, services: String = "sector,filesystem") async throws -> Int {
     let member = self.nextMember()
     if let directory { self.state.withLock { $0.paths[member] = "\(directory)/nas\(member)" } }
     let (request, package) = ("\(self.scratch.path)/request-\(member)", "\(self.scratch.path)/package-\(member)")
@@ -214,7 +221,7 @@ final class TestCluster: Sendable {
       "request", "--dir", self.directory(member), "--listen", self.listenAddress(member))
     try lines.joined(separator: "\n").appending("\n").write(toFile: request, atomically: true, encoding: .utf8)
     try await self.btrpc(
-      "process", "add", self.path(of: member), "--services", "sector,filesystem", "--request", request, "--output",
+      "process", "add", self.path(of: member), "--services", services, "--request", request, "--output",
       package)
     try await self.btnode("join", "--dir", self.directory(member), "--credential", package)
     try self.learnAddress(member)
@@ -223,16 +230,33 @@ final class TestCluster: Sendable {
 
   /// Adds processes to a directory as a user does, and waits until they serve it.
   ///
+  /// - Parameter services: their marks.
   /// - Returns: all that are there.
   @discardableResult
-  func add(_ count: Int, to directory: String) async throws -> [Int] {
+  func add(_ count: Int, to directory: String, services: String = "sector,filesystem") async throws -> [Int] {
     for _ in 0..<count {
-      let member = try await self.enroll(in: directory)
+      let member = try await self.enroll(in: directory, services: services)
       self.state.withLock { $0.sites[directory, default: []].append(member) }
       try await self.start(member)
     }
     try await self.settle(directory)
     return self.site(directory)
+  }
+
+  /// Adds a person as a user does.
+  ///
+  /// - Returns: their profile, with the addresses of all processes that were made so far.
+  func addUser(_ path: String) async throws -> Profile {
+    let directory =
+      "\(self.scratch.path)/profile-\(self.state.withLock { $0.madeCount })-\(UInt32.random(in: 0 ... .max))"
+    try await self.btrpc("user", "add", path, "--create-profile", directory)
+    let addresses = self.state.withLock { state in state.addresses.sorted { $0.key < $1.key }.map(\.value) }
+    return try Profile(contentsOf: directory).starting(from: addresses)
+  }
+
+  /// A profile that knows these members only.
+  func profile(_ profile: Profile, startingFrom members: [Int]) throws -> Profile {
+    try profile.starting(from: self.state.withLock { state in members.compactMap { state.addresses[$0] } })
   }
 
   /// Those that lie in a directory, running or not.
@@ -263,6 +287,14 @@ final class TestCluster: Sendable {
     guard self.members.allSatisfy({ !self.isRunning($0) }) else { throw ClusterFailure("a member runs") }
     try await self.btnode("restore", "--dir", self.directory(member), "--backup", backup)
     self.state.withLock { $0.members = [member] }
+    try await self.start(member)
+  }
+
+  /// The same for the cluster of a directory, in which this process then is, too.
+  func restore(_ backup: String, at member: Int, serving directory: String, rootKey: String) async throws {
+    guard self.site(directory).allSatisfy({ !self.isRunning($0) }) else { throw ClusterFailure("a member runs") }
+    try await self.btnode("restore", "--dir", self.directory(member), "--backup", backup, "--root-key", rootKey)
+    self.state.withLock { $0.sites[directory, default: []].append(member) }
     try await self.start(member)
   }
 
@@ -304,6 +336,8 @@ final class TestCluster: Sendable {
 
   private func process(_ member: Int) -> NodeProcess? { self.state.withLock { $0.processes[member] } }
 
+  func pid(of member: Int) -> Int32? { self.process(member)?.pid }
+
   /// Starts a member that does not run, and waits until it says that it is ready.
   ///
   /// - Parameter address: where to listen, if not where its description says.
@@ -313,7 +347,9 @@ final class TestCluster: Sendable {
     let arguments = ["run", "--dir", self.directory(member)] + (address.map { ["--listen", $0] } ?? [])
     let (executable, all) =
       self.namespaces?.command(of: member, btnode, arguments) ?? (btnode, arguments)
-    let process = try NodeProcess(executable, all, environment: Command.environment, log: self.log(member))
+    let settings = self.hasMetrics ? ["BLOCKTREE_METRICS_LISTEN=\(try self.host(of: member)):\(Self.metricsPort)"] : []
+    let process = try NodeProcess(
+      executable, all, environment: Command.environment + settings, log: self.log(member))
     self.state.withLock { $0.processes[member] = process }
     let line = try await process.line(within: Self.patience)
     guard line?.hasPrefix("ready ") == true else {
@@ -410,6 +446,24 @@ final class TestCluster: Sendable {
   }
 
   // MARK: What members say
+
+  /// Free, as no other member and no other test has the address.
+  private static let metricsPort = 9_464
+
+  func networkAddress(of member: Int) throws -> NetworkAddress {
+    try NetworkAddress(parsing: try #require(self.state.withLock { $0.addresses[member] }))
+  }
+
+  private func host(of member: Int) throws -> String {
+    let address = try #require(self.state.withLock { $0.addresses[member] })
+    return String(address.split(separator: ":")[0])
+  }
+
+  /// The sum of what a member tells under this name, in samples that have all of these labels.
+  func metric(_ name: String, of member: Int, _ labels: [String: String] = [:]) async throws -> Double {
+    let page = try await MetricsPage.read(from: try self.host(of: member), port: Self.metricsPort)
+    return page.sum(of: name, labels)
+  }
 
   /// Asks this member, and no other one in its place.
   func status(of member: Int) async throws -> Blocktree_V1_ClusterServiceGetStatusResponse {

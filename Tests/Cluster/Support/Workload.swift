@@ -10,22 +10,27 @@ struct Workload: Sendable {
   let cluster: TestCluster
   let recorder = Recorder()
   let seed: UInt64
+  /// What the clients use is in here.
+  let directory: String
+  let clientCount: Int
 
-  private static let clientCount = 4
   private static let registers = ["a", "b", "c"]
   /// Of the clients. Longer than any fault lasts: they bear it with repetitions, and know the outcome then.
   private static let configuration = ClientConfiguration(
     timeout: .seconds(20), connectionPatience: .seconds(20), reconnectionPatience: .seconds(20))
 
-  init(_ cluster: TestCluster, seed: UInt64) {
+  init(_ cluster: TestCluster, seed: UInt64, in directory: String = "/histories", clientCount: Int = 4) {
     self.cluster = cluster
     self.seed = seed
+    self.directory = directory
+    self.clientCount = clientCount
   }
 
   /// Makes what the clients use. Once, before they run.
   func prepare() async throws {
     try await withClient(self.cluster.profile, configuration: Self.configuration) { client in
-      try await HistoryClient.prepare(client, registers: Self.registers)
+      try await HistoryClient(directory: self.directory, number: 0, client: client, recorder: self.recorder)
+        .prepare(registers: Self.registers)
     }
   }
 
@@ -34,7 +39,7 @@ struct Workload: Sendable {
     let isOver = Flag()
     let profile = try self.cluster.profile
     try await withThrowingTaskGroup(of: Void.self) { group in
-      for number in 0..<Self.clientCount {
+      for number in 0..<self.clientCount {
         group.addTask { try await self.client(number, profile, until: isOver) }
       }
       do {
@@ -51,7 +56,7 @@ struct Workload: Sendable {
   private func client(_ number: Int, _ profile: Profile, until isOver: Flag) async throws {
     var random = SeededGenerator(seed: self.seed &+ UInt64(number))
     try await withClient(profile, configuration: Self.configuration) { client in
-      let client = HistoryClient(number: number, client: client, recorder: self.recorder)
+      let client = HistoryClient(directory: self.directory, number: number, client: client, recorder: self.recorder)
       while !isOver.isRaised {
         let register = Self.registers[Int.random(in: Self.registers.indices, using: &random)]
         do {
@@ -90,7 +95,8 @@ struct Workload: Sendable {
   /// - Returns: what is wrong with the files.
   func readAll() async throws -> [String] {
     try await withClient(self.cluster.profile, configuration: Self.configuration) { client in
-      let client = HistoryClient(number: Self.clientCount, client: client, recorder: self.recorder)
+      let client = HistoryClient(
+        directory: self.directory, number: self.clientCount, client: client, recorder: self.recorder)
       for register in Self.registers { try await client.read(register) }
       return try await client.damagedFiles()
     }
