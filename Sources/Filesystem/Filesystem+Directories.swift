@@ -382,6 +382,8 @@ extension Filesystem {
         guard self.home.path.isRoot || target.path != self.home.path else { throw self.noName(target) }
         throw .alreadyExists
       }
+      // Whoever has the key learns that there is nothing, and no more.
+      guard target.mayPass || target.found != nil else { throw .permissionDenied }
       guard sourceParent.fileID.generation == targetParent.fileID.generation else { throw .crossGeneration }
       let rename = Rename(
         from: sourceParent, fromName: sourceName, to: targetParent, toName: targetName, noReplace: noReplace,

@@ -314,7 +314,9 @@ extension Filesystem {
         looksFirst = false
         // Another directory may have taken the place of the one that there was.
         let (parent, name, place) = try await filesystem.newPlace(self.path, for: caller, follow: true)
-        guard place.mayPass else { throw .permissionDenied }
+        guard
+          try await filesystem.mayUpload(to: place, parent, mustBeNew: self.mustBeNew, self.request)
+        else { continue }
         (self.parent, self.name) = (parent, name)
       }
       throw .contended
@@ -373,7 +375,7 @@ extension Filesystem {
   /// Judged again when the file gets its name; here so that nobody sends a long file in vain.
   ///
   /// - Returns: false when what was found was removed meanwhile.
-  private func mayUpload(
+  fileprivate func mayUpload(
     to place: Place, _ parent: InodeState, mustBeNew: Bool, _ request: Request
   ) async throws(FilesystemError) -> Bool {
     guard let found = place.found else {

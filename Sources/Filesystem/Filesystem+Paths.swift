@@ -202,10 +202,17 @@ extension Filesystem {
 
   /// Whether a readcap of a directory above the home gives a caller the key of all that is here.
   private func holdsReadcapAbove(_ caller: CallerIdentity) -> Bool {
-    guard !self.home.path.isRoot, caller != .anonymous,
-      self.ancestors.home?.attributes.part.isCutOff == false
+    guard !self.home.path.isRoot, caller != .anonymous, let home = self.ancestors.home,
+      let above = self.ancestors.above
     else { return false }
-    return self.ancestors.above?.contains { self.holdsReadcap(caller, $0) } ?? false
+    // From below upwards, as far as keys lead down.
+    var isCutOff = home.attributes.part.isCutOff
+    for record in above {
+      if isCutOff { return false }
+      if self.holdsReadcap(caller, record) { return true }
+      isCutOff = record.attributes.part.isCutOff
+    }
+    return false
   }
 
   private static func path(_ components: some Sequence<PathComponent>) throws(FilesystemError) -> TreePath {

@@ -131,7 +131,10 @@ package final class Filesystem: Sendable {
   /// - Throws: `keyOutdated` when it has another key by now than the one that it was looked up with.
   func known(_ state: InodeState) async throws(FilesystemError) -> InodeState.Known? {
     guard let record = try await self.storedRecord(state.fileID) else { return nil }
-    if let known = state.known(at: record.version) { return known }
+    if let known = state.known(at: record.version) {
+      try self.requirePresentKey(state, for: known.record)
+      return known
+    }
     try await self.verify(record)
     guard record.attributes.part.type == state.type else { throw .dataLoss(state.fileID, .record) }
     try self.requirePresentKey(state, for: record)
@@ -377,7 +380,9 @@ package final class Filesystem: Sendable {
   ) async throws(FilesystemError) -> [FileID: InodeRecord]? {
     guard !prepared.commit.records.isEmpty || !prepared.commit.removals.isEmpty else { return [:] }
     for directory in prepared.directories {
-      if let record = prepared.commit.records.first(where: { $0.fileID == directory.state.fileID }) {
+      if let record = prepared.commit.records.first(where: { $0.fileID == directory.state.fileID }),
+        record.content.part.keyEpoch == directory.state.key?.epoch
+      {
         directory.state.announce(.init(content: record.content, tree: directory.tree, entries: directory.entries))
       }
     }
@@ -401,7 +406,10 @@ package final class Filesystem: Sendable {
     var records: [FileID: InodeRecord] = [:]
     for record in receipt.records { records[record.fileID] = record }
     for directory in prepared.directories {
-      if let record = records[directory.state.fileID] {
+      // Given a new key with this, it is looked up anew.
+      if let record = records[directory.state.fileID],
+        record.content.part.keyEpoch == directory.state.key?.epoch
+      {
         self.inodes.remember(
           InodeState.Known(record: record, tree: directory.tree, directory: directory.entries), of: directory.state)
       }

@@ -160,17 +160,21 @@ extension SegmentedLog {
   /// Sorts the directory's entries into segments and spares.
   private mutating func takeNames() throws(FileError) -> [UInt64] {
     var sequences: [UInt64] = []
+    var isAnyRemoved = false
     for name in try self.files.list(self.directory) {
       if name.hasPrefix("spare-") {
         if try self.files.open(self.path(name), create: false).size() == UInt64(self.segmentBytes) {
           self.spares.append(name)
         } else {
           try self.files.remove(self.path(name))
+          isAnyRemoved = true
         }
       } else if name.hasSuffix(".log"), let sequence = UInt64(name.dropLast(4)) {
         sequences.append(sequence)
       }
     }
+    // The names are used again: a file of zeros that had not got its size must not come to light under one of them.
+    if isAnyRemoved { try self.files.syncDirectory(self.directory) }
     return sequences.sorted()
   }
 }

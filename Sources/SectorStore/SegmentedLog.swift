@@ -318,7 +318,11 @@ package struct SegmentedLog: Sendable {
       try file.sync()
       return name
     } catch {
-      if error == .noSpace { try? self.files.remove(self.path(name)) }
+      if error == .noSpace {
+        try? self.files.remove(self.path(name))
+        // Its name is used again when there is room.
+        try? self.files.syncDirectory(self.directory)
+      }
       throw error
     }
   }

@@ -515,7 +515,8 @@ struct CrossingKeyTests {
       #expect(try await self.contents(below) == Self.expected)
       #expect(try await self.contents(site.anotherSiteFilesystem()) == Self.expected)
       for file in [try await below.id("/site/a"), try await below.id("/site/d"), try await below.id("/site/d/b")] {
-        #expect(try await site.site.record(file)?.content.part.keyEpoch == 2)
+        // A file with names in several directories may get one for each.
+        #expect(try await site.site.record(file)?.content.part.keyEpoch ?? 0 >= 2)
       }
       #expect(try await root.record("/site").content.part.keyEpoch == 2)
       // And again, with what is written in between.
@@ -699,6 +700,28 @@ struct KeyMeetingTests {
         try await filesystem.grant(
           path("/docs/closed"), to: .principal(bob), .read, withKey: true, Request(caller: asBob))
       }
+    }
+  }
+
+  @Test("the owner of a file in a closed place overwrites it, however long it is, and makes nothing beside it")
+  func overwriting() async throws {
+    try await withBob { _, filesystem, _ in
+      try await filesystem.makeDirectory("/closed", mode: 0o700)
+      try await filesystem.put("/closed/a", [1])
+      var change = AttributeChange()
+      change.owner = bob
+      _ = try await filesystem.setAttributes(path("/closed/a"), follow: false, change, filesystem.asOwner)
+      let request = Request(caller: asBob)
+      let long = [UInt8](repeating: 5, count: 5 << 20)
+      await #expect(throws: FilesystemError.permissionDenied) {
+        try await filesystem.put("/closed/new", long, as: request)
+      }
+      for start in stride(from: 0, to: long.count, by: 1 << 20) {
+        _ = try await filesystem.write(
+          long[start..<start + (1 << 20)], to: path("/closed/a"), at: UInt64(start), request)
+      }
+      try await filesystem.put("/closed/a", Array(long.reversed()), as: request)
+      #expect(try await filesystem.get("/closed/a", as: asBob) == Array(long.reversed()))
     }
   }
 

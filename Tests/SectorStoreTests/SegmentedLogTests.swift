@@ -111,6 +111,33 @@ struct SegmentedLogTests {
     #expect(try self.open().lastIndex == LogIndex(1))
   }
 
+  @Test("goes on after any loss of power while a segment takes the name of a file that had not got its size")
+  func halfMadeSpare() throws {
+    for seed in UInt64(1)...40 {
+      for operations in 1...14 {
+        let disk = SimulatedDisk(seed: seed)
+        var log = try SegmentedLog.create(
+          at: Self.directory, generation: 3, segmentBytes: 16 << 10, firstIndex: LogIndex(1), files: disk)
+        for index in UInt64(1)...20 { try self.append(&log, [self.entry(index)]) }
+        // What a loss of power in the middle of making a spare may leave.
+        let half = try disk.open(Self.directory + "/spare-00000000000000000002", create: true)
+        _ = try [UInt8](repeating: 0, count: 512).withUnsafeBytes { try half.write($0, at: 0) }
+        try half.sync()
+        try disk.syncDirectory(Self.directory)
+
+        log = try SegmentedLog.open(at: Self.directory, generation: 3, segmentBytes: 16 << 10, files: disk)
+        disk.losePower(afterOperations: operations)
+        #expect(throws: (any Error).self) {
+          for index in UInt64(21)...400 { try self.append(&log, [self.entry(index)]) }
+        }
+        disk.restart()
+        let reopened = try SegmentedLog.open(
+          at: Self.directory, generation: 3, segmentBytes: 16 << 10, files: disk)
+        #expect(reopened.lastIndex >= LogIndex(20), "seed \(seed), after \(operations) operations")
+      }
+    }
+  }
+
   @Test("reports a wrong byte in a frame that was durable, with its place")
   func findsDamage() throws {
     var log = try self.create()

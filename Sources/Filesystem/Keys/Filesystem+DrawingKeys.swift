@@ -15,9 +15,17 @@ extension Filesystem {
   func drawKey(_ exposed: ExposedEntry) async throws(FilesystemError) {
     // What was seen of it may be out of date, so that somebody has done it already.
     if self.isForeignHome(exposed.directory.fileID) { self.names.forget(exposed.name) }
-    guard let known = try await self.directory(exposed.directory), let entry = known.directory?.entry(exposed.name)
-    else { return }
-    guard entry.isExposed(in: known.record.content.part.keyEpoch) else { return }
+    // A next key that was planned before, and is only put in its place, may be exposed, too.
+    for _ in 0..<Self.attemptsMax {
+      guard let known = try await self.directory(exposed.directory), let entry = known.directory?.entry(exposed.name)
+      else { return }
+      guard entry.isExposed(in: known.record.content.part.keyEpoch) else { return }
+      try await self.drawKey(of: entry, exposed)
+    }
+    throw .contended
+  }
+
+  private func drawKey(of entry: DirectoryEntry, _ exposed: ExposedEntry) async throws(FilesystemError) {
     if entry.fileID.generation != exposed.directory.fileID.generation {
       return try await self.drawKeyOverTwoClusters(entry, in: exposed.directory)
     }

@@ -68,7 +68,7 @@ extension Filesystem {
         edit, record throws(FilesystemError) in
         try await edit.setAccess(of: record.fileID, for: subject, [])
       }
-      return (info, task)
+      return (info, try await self.goOn(with: task))
     }
     let info = try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
       guard let record = try await self.storedRecord(state.fileID) else { throw .notFound }
@@ -101,7 +101,14 @@ extension Filesystem {
       return (info, try await self.begin(.rekey, place.path, state.fileID))
     }
     let task = try await self.begin(.rekey, place.path, state.fileID)
-    return (try await self.drawKey(at: path, request) { _ in true }, task)
+    let info = try await self.drawKey(at: path, request) { _ in true }
+    return (info, try await self.goOn(with: task))
+  }
+
+  /// The task may have been looked into before there was anything to do for it.
+  private func goOn(with task: TaskProgress) async throws(FilesystemError) -> TaskProgress {
+    if task.requestAnotherRun() { return task }
+    return try await self.begin(.rekey, task.record.path, task.record.file)
   }
 
   /// Takes a directory's key out of the directory above, or puts it back, under a new one.
@@ -144,10 +151,17 @@ extension Filesystem {
     // it does nothing.
     let key = self.sectors.credentials.entry(principal)?.credential.marks.agreementKey
     let keyID = key.map { Digest32(sha256: $0.x963Representation) }
-    _ = try await self.begin(
-      .rekey, self.home.path, self.home.fileID, withdrawing: .init(principal: principal, keyID: keyID))
-    try await remove()
     let holder = TaskRecord.Holder(principal: principal, keyID: keyID)
+    let task = try await self.begin(.rekey, self.home.path, self.home.fileID, withdrawing: holder)
+    do throws(FilesystemError) { try await remove() } catch {
+      switch error {
+      // Nothing was removed, for sure.
+      case .permissionDenied, .notFound, .isDirectory, .notDirectory:
+        if self.sectors.credentials.entry(principal) != nil { try? await self.cancel(task) }
+      default: break
+      }
+      throw error
+    }
     guard let record = try? await self.storedRecord(directory.fileID),
       record.attributes.part.readcaps.contains(where: holder.has)
     else { return }

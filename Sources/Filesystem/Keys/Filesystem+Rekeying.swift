@@ -29,6 +29,7 @@ extension Filesystem {
       }
       guard run.isComplete else { throw .contended }
     }
+    let withdrawn = run.problem
     // What others changed while it was looked at is met again.
     for _ in 0..<Self.rekeyRunsMax {
       run.begin()
@@ -38,7 +39,7 @@ extension Filesystem {
       try await run.reseal(at: task.file)
       if run.isComplete {
         try run.requireReached()
-        return run.problem
+        return [withdrawn, run.problem].filter { !$0.isEmpty }.joined(separator: "; ")
       }
     }
     throw .contended
@@ -129,7 +130,7 @@ private struct RekeyRun {
     // These pass, or are for another process: the whole is tried again.
     case .taskStopped: throw error
     // What lies elsewhere is not kept waiting for it.
-    case .parentUnreachable, .sector(.unreachable):
+    case .parentUnreachable, .sector(.unreachable), .sector(.frozen), .sector(.busy), .sector(.notServing):
       self.blocked = self.blocked ?? error
       return
     case .sector(.dataLoss): break
@@ -181,8 +182,15 @@ private struct RekeyRun {
     guard state.type == .directory, depth < Self.depthMax else { return }
     // With the key that it has now.
     // What was done may have given it another key.
-    let epoch = try await self.filesystem.storedRecord(file)?.content.part.keyEpoch
-    guard let present = depth == 0 || epoch != state.key?.epoch ? try await self.locate(file) : state else { return }
+    let present: InodeState
+    do throws(FilesystemError) {
+      let epoch = try await self.filesystem.storedRecord(file)?.content.part.keyEpoch
+      guard let found = depth == 0 || epoch != state.key?.epoch ? try await self.locate(file) : state else { return }
+      present = found
+    } catch {
+      if Self.isPassing(error) { self.isComplete = false } else { try self.note(error, of: file) }
+      return
+    }
     for entry in try await self.entries(of: present) where entry.type != .credential {
       let child: InodeState
       do throws(FilesystemError) { child = try await self.filesystem.state(of: entry) } catch {
@@ -341,6 +349,7 @@ extension Filesystem {
   ) async throws(FilesystemError) -> Resealed? {
     guard let known = try await self.known(state), let key = state.key else { return .end }
     let content = known.record.content.part
+    guard key.epoch == content.keyEpoch else { throw .keyOutdated(state.fileID) }
     if content.earlierKeys.isEmpty { return .end }
     let version = known.record.version
     var change = FileContent.Change(content: content, tree: known.tree)
