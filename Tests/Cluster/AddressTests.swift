@@ -14,7 +14,14 @@ struct AddressTests {
     }
     // The owner's profile does not know of it.
     let address = try #require(try cluster.profile.startingPoints.first?.address)
-    let text = try await cluster.btrpc("process", "list", "--json", "--address", "\(address)").joined(separator: "\n")
+    var lines: [String]?
+    // It may just be beginning again with what the others have sent it.
+    for _ in 0..<20 where lines == nil {
+      do { lines = try await cluster.btrpc("process", "list", "--json", "--address", "\(address)") } catch {
+        try await Task.sleep(for: .seconds(1))
+      }
+    }
+    let text = try #require(lines).joined(separator: "\n")
     let rows = try JSONDecoder().decode([Row].self, from: Data(text.utf8))
     return rows.first { $0.path == TestCluster.path(member) }?.addresses ?? []
   }
