@@ -130,8 +130,17 @@ struct Edit: Sendable {
   }
 
   /// Requires permission for a directory.
-  func require(_ wanted: Permission, in directory: InodeState) throws(FilesystemError) {
-    guard self.filesystem.permits(wanted, try self.record(of: directory), self.caller) else { throw .permissionDenied }
+  ///
+  /// - Parameter isReached: whether the caller may pass all directories above it. If not, what it lets others do does not
+  ///   count.
+  func require(
+    _ wanted: Permission, in directory: InodeState, isReached: Bool = true
+  ) throws(FilesystemError) {
+    let rules = try self.record(of: directory).attributes.part.rules
+    guard (isReached ? rules : rules.ofClosedPlace).permits(wanted, caller: self.caller, memberOf: { _ in false })
+    else {
+      throw .permissionDenied
+    }
   }
 
   mutating func insert(_ entry: DirectoryEntry, in directory: InodeState) throws(FilesystemError) {

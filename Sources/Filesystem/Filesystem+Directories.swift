@@ -320,7 +320,7 @@ extension Filesystem {
       let removal = DirectoryRequest(operation: request.identified, byteCount: self.sectors.sectorSize) {
         edit throws(FilesystemError) in
         edit.caller = request.caller
-        try edit.require([.write, .execute], in: parent)
+        try edit.require([.write, .execute], in: parent, isReached: place.mayPass)
         guard let entry = edit.entry(name, in: parent) else { throw .notFound }
         try await edit.checkSticky(entry.fileID, in: parent)
         switch (entry.type, kind) {
@@ -387,7 +387,8 @@ extension Filesystem {
       guard sourceParent.fileID.generation == targetParent.fileID.generation else { throw .crossGeneration }
       let rename = Rename(
         from: sourceParent, fromName: sourceName, to: targetParent, toName: targetName, noReplace: noReplace,
-        left: Self.left(source.directories, for: target.directories))
+        left: Self.left(source.directories, for: target.directories), isSourceReached: source.mayPass,
+        isTargetReached: target.mayPass)
       return try await self.unlessRemoved([sourceParent, targetParent]) { () throws(FilesystemError) in
         guard moved.state.type == .directory else { return try await self.perform(rename, alone: [], request) }
         // Nothing is added to a directory that is replaced.
@@ -414,6 +415,9 @@ extension Filesystem {
     /// The directories, from below the last one that both places have in common, that what is moved does not lie in any
     /// more.
     let left: [FileID]
+    /// Whether the caller may pass all directories on the way to each of the two places.
+    var isSourceReached = true
+    var isTargetReached = true
   }
 
   /// The directories of one way, from below the last one that it has in common with another.
@@ -438,8 +442,8 @@ extension Filesystem {
 
   func perform(_ rename: Rename, _ edit: inout Edit) async throws(FilesystemError) -> FileID {
     try await edit.open(rename.to)
-    try edit.require([.write, .execute], in: rename.from)
-    try edit.require([.write, .execute], in: rename.to)
+    try edit.require([.write, .execute], in: rename.from, isReached: rename.isSourceReached)
+    try edit.require([.write, .execute], in: rename.to, isReached: rename.isTargetReached)
     guard var entry = edit.entry(rename.fromName, in: rename.from) else { throw .notFound }
     guard entry.type != .credential else { throw .wrongType }
     try await edit.checkSticky(entry.fileID, in: rename.from)

@@ -465,7 +465,9 @@ package struct Node: Sendable {
       scrub,
     ]
     if let above = parts.above {
-      services.append(MemberCredentials(group: parts.sectors, above: above, logger: self.logger))
+      services.append(
+        MemberCredentials(
+          group: parts.sectors, above: above, inbox: parts.inbox, dialer: parts.dialer, logger: self.logger))
       services.append(
         AboveWatch(
           above: above, group: parts.sectors, network: surroundings.network, filesystem: parts.filesystem,
@@ -539,6 +541,9 @@ package struct Node: Sendable {
       generation: group.generation.rawValue, store: group.store.configuration, identity: identity,
       admits: { group.isMember($0) }, memberID: { group.member(at: $0) }, lives: parts.lives)
     configuration.release = { path, member in try await group.release(path, member: member) }
+    // One that was revoked still answers, but replaces nobody's store.
+    var snapshots = configuration
+    snapshots.admits = { group.isMember($0) && !inbox.refuses(group.member(at: $0.path)) }
     return [
       RepairServiceHandler(group),
       ClusterServiceHandler(group, upkeep: scrub) { warrant in
@@ -547,7 +552,7 @@ package struct Node: Sendable {
       BackupServiceHandler(group),
       MemberServiceHandler(configuration, receiver: parts.inbox.receiver),
       self.snapshotService(
-        surroundings, configuration, parts.lives,
+        surroundings, snapshots, parts.lives,
         wants: { index, term in group.replica.lacks(index, term: term) },
         hardState: {
           // From now on it promises nothing that the new store would not know of. That waits for a thread.

@@ -394,6 +394,22 @@ struct PermissionTests {
         try await filesystem.get("/closed/open", as: anonymous)
       }
       #expect(try await filesystem.get("/shown", as: anonymous) == [3])
+      // Nor does what a directory in a closed one lets others do.
+      try await filesystem.makeDirectory("/closed/tmp", mode: 0o777)
+      try await filesystem.put("/closed/tmp/f", [4], mode: 0o666)
+      for (from, to) in [("/closed/tmp/f", "/closed/tmp/g"), ("/closed/tmp/f", "/drop/f"), ("/drop", "/closed/tmp/f")] {
+        await #expect(throws: FilesystemError.permissionDenied, "\(from) to \(to)") {
+          try await filesystem.rename(path(from), to: path(to), noReplace: false, self.ann)
+        }
+      }
+      await #expect(throws: FilesystemError.permissionDenied) {
+        try await filesystem.remove(path("/closed/tmp/f"), expecting: .file, self.ann)
+      }
+      #expect(try await filesystem.get("/closed/tmp/f") == [4])
+      // What it lets this very caller do does.
+      share.access = [AccessEntry(.principal(path("/people/ann")), [.write, .execute])]
+      _ = try await filesystem.setAttributes(path("/closed/tmp"), follow: true, share, filesystem.asOwner)
+      try await filesystem.remove(path("/closed/tmp/f"), expecting: .file, self.ann)
       for name in ["/closed/f", "/closed/none"] {
         await #expect(throws: FilesystemError.permissionDenied) { try await filesystem.get(name, as: caller) }
         await #expect(throws: FilesystemError.permissionDenied) {

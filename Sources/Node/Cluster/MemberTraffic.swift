@@ -18,6 +18,14 @@ struct MemberTraffic: ServiceLifecycle.Service {
 /// Hands what other members say to the consensus, as soon as that runs; until then it is lost, as on any network.
 final class MemberInbox: Sendable {
   private let replica = Mutex<ReplicaDriver?>(nil)
+  private let revoked = Mutex<Set<MemberID>>([])
+
+  /// From now on these are neither followed nor elected, and no others are refused that.
+  func refuse(_ members: Set<MemberID>) { self.revoked.withLock { $0 = members } }
+
+  func refuses(_ member: MemberID?) -> Bool {
+    member.map { member in self.revoked.withLock { $0.contains(member) } } ?? false
+  }
 
   func connect(_ replica: ReplicaDriver) { self.replica.withLock { $0 = replica } }
 
@@ -27,6 +35,7 @@ final class MemberInbox: Sendable {
   var receiver: MemberReceiver {
     MemberReceiver(
       received: { message, payloads, sender in
+        guard !message.asksToBeFollowed || !self.refuses(sender) else { return }
         self.replica.withLock { $0 }?.receive(message, payloads: payloads, from: sender)
       },
       unreachable: { member in self.replica.withLock { $0 }?.unreachable(member) })

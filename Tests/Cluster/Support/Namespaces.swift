@@ -26,6 +26,8 @@ final class Namespaces: Sendable {
   struct Cut: Hashable, Sendable {
     let sender: Party
     let receiver: Party
+    /// Connections that are open go on: only new ones are not made.
+    var sparesOpenConnections = false
   }
 
   private struct Tools {
@@ -205,7 +207,9 @@ final class Namespaces: Sendable {
 
   private func apply(_ cuts: Set<Cut>) async throws {
     for member in 0..<self.count {
-      let received = cuts.filter { $0.receiver == .member(member) }.map { self.address(of: $0.sender) }.sorted()
+      let received = cuts.filter { $0.receiver == .member(member) }.map { cut in
+        "ip saddr \(self.address(of: cut.sender)) \(cut.sparesOpenConnections ? "tcp flags & (syn | ack) == syn " : "")drop"
+      }
       // Clients have no namespace of their own: what goes to them is dropped where it comes from.
       let isMute = cuts.contains(Cut(sender: .member(member), receiver: .clients))
       let rules = """
@@ -213,7 +217,7 @@ final class Namespaces: Sendable {
         table inet cuts {
           chain input {
             type filter hook input priority 0
-            \(received.map { "ip saddr \($0) drop" }.joined(separator: "\n    "))
+            \(received.sorted().joined(separator: "\n    "))
           }
           chain output {
             type filter hook output priority 0

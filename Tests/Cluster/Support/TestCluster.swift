@@ -423,6 +423,15 @@ final class TestCluster: Sendable {
     try await self.cut(Set(others.map { Namespaces.Cut(sender: .member($0), receiver: .member(member)) }))
   }
 
+  /// Nobody makes a new connection to a member any more, but clients.
+  func keepNewConnections(from others: [Int], to member: Int) async throws {
+    try await self.cut(
+      Set(
+        others.map {
+          Namespaces.Cut(sender: .member($0), receiver: .member(member), sparesOpenConnections: true)
+        }))
+  }
+
   /// Cuts the processes of a directory off from those above, both ways. Clients reach all.
   func cutOff(_ directory: String) async throws {
     let site = self.site(directory)
