@@ -35,8 +35,10 @@ extension Filesystem {
       throw .tooLarge("credential", limit: RecordLimits.credentialByteCountMax, found: bytes.count)
     }
     guard let directory = verified.credential.path.parent else { throw .badCredential("PATH_NOT_COVERED") }
-    // What stores the directory itself stores the credential files in it.
-    guard directory != self.home.path || directory.isRoot else { throw self.redirection(upTo: nil) }
+    // What stores the directory itself stores the credential files in it, and whoever has its key names them there.
+    if directory == self.home.path, !directory.isRoot, try await !self.isCutOff(self.root) {
+      throw self.redirection(upTo: nil)
+    }
     // No directory is renamed meanwhile.
     let outcome = await self.moves.alone { () async -> Result<Admission, FilesystemError> in
       do throws(FilesystemError) {

@@ -354,8 +354,10 @@ extension Filesystem {
     guard place.found?.entry?.type == .credential else {
       return try await self.place(of: path, for: request.caller, follow: false)
     }
-    // There the directory gets a new key, too.
-    if let parent = place.parent, self.isForeignHome(parent.fileID) { throw self.redirection(upTo: nil) }
+    // There the directory gets a new key, too, unless nobody but its own processes has that.
+    if let parent = place.parent, self.isForeignHome(parent.fileID), try await !self.isCutOff(parent) {
+      throw self.redirection(upTo: nil)
+    }
     return place
   }
 

@@ -593,6 +593,52 @@ struct CrossingKeyTests {
       #expect(try await self.contents(site.anotherSiteFilesystem()) == Self.expected)
     }
   }
+
+  @Test("of a directory that is cut off is given to new processes, and taken from those that are removed, by its own")
+  func cutOffMembers() async throws {
+    try await TestSite.with(before: { try await $0.put("/site/old", [3]) }) { site in
+      let (root, below) = (site.rootFilesystem, site.siteFilesystem)
+      try await self.fill(below)
+      let keys = PrincipalKeys()
+      let file = try TestDomain.issue(
+        .process, "/site/nas2", keys, [.sector, .filesystem], by: site.domain.authority, serial: 1)
+      // As long as it is not, those above do it.
+      await #expect {
+        try await below.addCredential(file.bytes, below.asOwner)
+      } throws: {
+        if case FilesystemError.redirected(let there) = $0 { there.directory == .root } else { false }
+      }
+      _ = try await root.cutOff(path("/site"), true, root.asOwner)
+      try await below.refreshAncestors()
+      await #expect {
+        try await root.addCredential(file.bytes, root.asOwner)
+      } throws: {
+        if case FilesystemError.redirected(let there) = $0 { there.directory == path("/site") } else { false }
+      }
+      let admission = try await below.addCredential(file.bytes, below.asOwner)
+      let readcap = try #require(admission.readcap).readcap
+      let home = try #require(await site.root.record(below.home.fileID))
+      #expect(home.attributes.part.readcaps.contains(readcap))
+      #expect(site.root.credentials.entry(path("/site/nas2"))?.directory == home.fileID)
+      var holder = KeyHolder(path("/site/nas2"), keys.agreement, domain: try site.domain.identity.domain)
+      holder.takeReadcap(of: home)
+      #expect(holder.keys.map(\.epoch) == [home.content.part.keyEpoch])
+
+      await #expect {
+        try await root.remove(path("/site/nas2"), expecting: .file, root.asOwner)
+      } throws: {
+        if case FilesystemError.redirected(let there) = $0 { there.directory == path("/site") } else { false }
+      }
+      try await below.remove(path("/site/nas2"), expecting: .file, below.asOwner)
+      #expect(site.root.credentials.entry(path("/site/nas2")) == nil)
+      // And the directory has a key that the removed one does not know.
+      let now = try #require(await site.root.record(home.fileID))
+      #expect(now.content.part.keyEpoch > home.content.part.keyEpoch)
+      holder.takeReadcap(of: now)
+      #expect(holder.keys.count == 1)
+      #expect(try await self.contents(below) == Self.expected)
+    }
+  }
 }
 
 @Suite("Keys that meet other changes")

@@ -132,8 +132,6 @@ struct VolumesTests {
       await #expect(throws: gone) {
         _ = try await volume.read(inode.fileID, level: 0, indexes: 3..<4, version: 1)
       }
-      await #expect(throws: gone) { _ = try await volume.keep(inode.fileID, version: 1) }
-      _ = try await volume.keep(inode.fileID, version: 2)
       let tooMany = UInt64(4 << 20) / UInt64(VolumeCluster.sectorSize) + 1
       await #expect(throws: SectorError.self) {
         _ = try await volume.read(inode.fileID, level: 0, indexes: 0..<tooMany, version: 2)

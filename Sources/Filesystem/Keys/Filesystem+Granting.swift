@@ -256,7 +256,7 @@ extension Filesystem {
     guard let directory, let name else {
       // The home. Its key stands in readcaps alone if it is the root directory, or cut off; otherwise in a directory that
       // only others read.
-      let isCutOff = try await self.known(state)?.record.attributes.part.isCutOff ?? false
+      let isCutOff = try await self.isCutOff(state)
       guard self.home.path.isRoot || isCutOff else { throw self.redirection(upTo: nil) }
       return try await self.drawKey(of: file, from: key, operation, keeping: isKept, changing: changing)
     }

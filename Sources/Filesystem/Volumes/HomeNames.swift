@@ -55,6 +55,14 @@ extension Filesystem {
     file == self.home.fileID && file.generation != self.sectors.generation
   }
 
+  /// Whether a directory's key is in no directory entry, so that only its own processes have it.
+  func isCutOff(_ directory: InodeState) async throws(FilesystemError) -> Bool {
+    // Also by whoever has not learnt its newest key yet.
+    guard let record = try await self.storedRecord(directory.fileID) else { return false }
+    try await self.verify(record)
+    return record.attributes.part.isCutOff
+  }
+
   /// A directory's record and what has a name in it; nil when the directory is gone.
   func look(
     for name: PathComponent, in directory: InodeState

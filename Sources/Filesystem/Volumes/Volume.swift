@@ -33,9 +33,10 @@ package protocol Volume: Sendable {
   func read(
     _ file: FileID, level: Int, indexes: Range<UInt64>, version: Version
   ) async throws(SectorError) -> BlockRange
-  /// Keeps a version readable for as long as the result lives.
+  /// Keeps a version readable for as long as the result lives, where that can be done; otherwise a read of it may throw
+  /// `versionGone`.
   ///
-  /// - Throws: `versionGone` or `notFound` when it is not there any more.
+  /// - Throws: `versionGone` or `notFound` when it is known not to be there any more.
   func keep(_ file: FileID, version: Version) async throws(SectorError) -> any KeptVersion
 
   /// Performs one commit, all of it in this generation. Durable on a majority of the cluster when it returns.

@@ -182,12 +182,9 @@ final class RemoteVolume: Volume {
     return range
   }
 
-  /// Checks that a version can be read now. Nothing keeps it over the network: when it is overwritten and no one else
-  /// keeps it, a long read ends with `versionGone`, and whoever reads has to begin again with the version that is there
-  /// then.
+  /// Nothing keeps a version over the network: when it is overwritten and no one else keeps it, a read ends with
+  /// `versionGone`, and whoever reads has to begin again with the version that is there then. So nobody is asked.
   func keep(_ file: FileID, version: Version) async throws(SectorError) -> any KeptVersion {
-    guard let record = try await self.record(file) else { throw .notFound(file) }
-    guard record.version == version else { throw .versionGone(file, version: version, current: record.version) }
     return NothingKept()
   }
 }
