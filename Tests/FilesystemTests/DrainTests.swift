@@ -143,6 +143,28 @@ struct DrainTests {
     }
   }
 
+  @Test("keeps the copies for as long as they are all that there is, also when the directory is not found at its path")
+  func notFound() async throws {
+    try await Self.withSmallSite { site, image in
+      // The commit that switches over is the first one behind the retirement that is not one of the copies.
+      var left = 0
+      while site.site.freeze != .retired {
+        Breaker(after: left).install(in: site.rootFilesystem)
+        await #expect(throws: FilesystemError.self) { try await site.drain() }
+        left += 1
+      }
+      let file = try await site.directory
+      let progress = TaskProgress(
+        TaskRecord(kind: .drain, path: path("/elsewhere"), file: file, holder: nil, started: 1))
+      #expect(progress.start())
+      await #expect(throws: FilesystemError.drainRefused(.noKey)) {
+        try await site.rootFilesystem.drain(path("/elsewhere"), file, progress)
+      }
+      try await site.drain(by: try await site.anotherRootFilesystem())
+      try await site.expectTakenBack(image)
+    }
+  }
+
   @Test("is thawed when its cluster can not be retired")
   func unreachable() async throws {
     try await Self.withSmallSite { site, image in
@@ -381,6 +403,16 @@ struct DrainTests {
         guard case FilesystemError.redirected(let to) = error else { return false }
         return to.directory == .root
       }
+      // Whoever has the key of "/" would have that of the copies.
+      let node = try site.domain.identity.path
+      _ = try await root.grant(TestSite.path, to: .principal(node), .read, withKey: true, root.asOwner)
+      _ = try await root.cutOff(TestSite.path, true, root.asOwner)
+      await #expect(throws: FilesystemError.drainRefused(.noKey)) {
+        try await root.checkDrain(TestSite.path, for: TestDomain.owner)
+      }
+      await #expect(throws: FilesystemError.drainRefused(.noKey)) { try await site.drain() }
+      #expect(site.site.freeze == .open)
+      _ = try await root.cutOff(TestSite.path, false, root.asOwner)
       let nested = try TestDomain.issue(
         .process, "/site/d/nas9", PrincipalKeys(), [.sector], by: site.domain.authority, serial: 1)
       _ = try await site.siteFilesystem.addCredential(nested.bytes, site.siteFilesystem.asOwner)

@@ -50,6 +50,7 @@ extension Filesystem {
     guard let generation = try await self.generationToDrain(state, at: place.path) else {
       throw .drainRefused(.notDelegated)
     }
+    try await self.requireJoined(state)
     try await self.requireNoneNested(in: state, generation)
     return state.fileID
   }
@@ -132,6 +133,11 @@ extension Filesystem {
     return generation
   }
 
+  /// Refuses a directory that is cut off: where the copies lie, whoever has the key of what is above has theirs, too.
+  private func requireJoined(_ directory: InodeState) async throws(FilesystemError) {
+    if try await self.isCutOff(directory) { throw .drainRefused(.noKey) }
+  }
+
   /// Looks for directories below that have clusters of their own, for a while: a drain that meets one later does not go
   /// on either.
   private func requireNoneNested(in directory: InodeState, _ generation: Generation) async throws(FilesystemError) {
@@ -170,6 +176,10 @@ extension Filesystem {
     guard let directory = try await self.directoryToDrain(path, file),
       let generation = try await self.generationToDrain(directory, at: path)
     else {
+      // What can not be found at its path may be there nevertheless: then the copies may be all that there is.
+      if let record = try await self.storedRecord(file), record.attributes.part.servedByGeneration != nil {
+        throw .drainRefused(.noKey)
+      }
       // It was done, but for this.
       progress.set(step: "removing what is left")
       try await staging.remove()
@@ -184,6 +194,7 @@ extension Filesystem {
     if state != .retired {
       for number in 1...Self.passCountMax {
         progress.set(step: "copying (pass \(number))")
+        try await self.requireJoined(directory)
         try await pass.run(.contents)
         if pass.changeCount <= Self.passChangeCountMin, pass.byteCount <= Self.passByteCountMin { break }
       }
@@ -197,6 +208,7 @@ extension Filesystem {
     if state != .retired {
       do throws(FilesystemError) {
         try await self.fence(directory)
+        try await self.requireJoined(directory)
         try await self.finishCopies(&pass, .contents)
         do { try await volume.setFreeze(.retired, by: self.identity) } catch { throw translate(error) }
       } catch {
@@ -288,7 +300,9 @@ extension Edit {
     _ name: PathComponent, in directory: InodeState, from staging: InodeState
   ) async throws(FilesystemError) {
     guard let old = self.entry(name, in: directory) else { return }
-    guard let new = self.entry(name, in: staging), new.type == old.type else { throw .dataLoss(old.fileID, .missing) }
+    guard var new = self.entry(name, in: staging), new.type == old.type else { throw .dataLoss(old.fileID, .missing) }
+    // What became known of the key since it was copied.
+    if old.isMarkedExposed || old.nextKey.map({ $0 != new.key }) ?? false { new.isMarkedExposed = true }
     self.update(new, in: directory)
     self.removeEntry(name, in: staging)
     try await self.move(new.fileID, from: staging.fileID, to: directory.fileID)
