@@ -74,7 +74,7 @@ package struct Node: Sendable {
   private func run(until end: NodeEnd, _ whenReady: @escaping @Sendable (Readiness) -> Void) async throws {
     let identity = try self.directory.identity(at: WallClock.date())
     let description = try NodeDescription(readingFrom: self.directory.description)
-    guard identity.file.services.contains(.sector) else { throw NodeError.notFirstMember(identity.credential.path) }
+    guard identity.file.services.contains(.sector) else { throw NodeError.storesNothing(identity.credential.path) }
     let home = try NodeHome(description, of: identity.credential.path)
     let pool = NIOThreadPool(numberOfThreads: Self.workerCount)
     pool.start()

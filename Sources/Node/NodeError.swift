@@ -36,8 +36,8 @@ package enum NodeError: Error, Sendable {
   case storeDamaged(String)
   /// What the store holds does not fit the node.
   case inconsistent(String)
-  /// The process is a member of no cluster that this release can run.
-  case notFirstMember(TreePath)
+  /// The credential lacks the sector mark, and only processes that store sectors run.
+  case storesNothing(TreePath)
   /// A backup was not made a store of: says why.
   case restoring(String)
   case listening(String, why: String)
@@ -74,9 +74,8 @@ extension NodeError: CustomStringConvertible {
     case .storeDamaged(let place):
       "the store is damaged, and the node stopped so that nothing wrong is served: \(place)"
     case .inconsistent(let why): "the node's files do not fit one another: \(why)"
-    case .notFirstMember(let path):
-      "\(path) is no member of the root directory's cluster, the only one that this release runs: it needs a "
-        + "credential directly below / with the service 'sector'"
+    case .storesNothing(let path):
+      "the credential of \(path) lacks the service 'sector', and this release runs only processes that store sectors"
     case .restoring(let why): why
     case .listening(let address, let why): "can not listen on \(address): \(why)"
     case .system(let call, let path, _, let text): "\(path): \(call): \(text)"

@@ -40,9 +40,16 @@ struct KeyHolder {
 
   /// Opens all that it can of an inode and of what lies below it, and keeps the keys that it finds.
   ///
+  /// - Parameter groups: where it looks.
   /// - Returns: by inode, the plain sectors that it could open.
-  mutating func explore(_ file: FileID, in group: SectorGroup) async throws -> [FileID: [[UInt8]]] {
-    guard let record = try await group.record(file) else { return [:] }
+  mutating func explore(_ file: FileID, in groups: SectorGroup...) async throws -> [FileID: [[UInt8]]] {
+    try await self.explore(file, in: groups)
+  }
+
+  private mutating func explore(_ file: FileID, in groups: [SectorGroup]) async throws -> [FileID: [[UInt8]]] {
+    guard let group = groups.first(where: { $0.generation == file.generation }),
+      let record = try await group.record(file)
+    else { return [:] }
     let content = record.content.part
     // Every key of the file, of any epoch, that one of its own leads to.
     var known = self.keys
@@ -97,7 +104,7 @@ struct KeyHolder {
       let entries = opened.flatMap { (try? DirectorySector.decode($0[...])) ?? [] }
       self.keys += entries.compactMap(\.key) + entries.compactMap(\.nextKey)
       for entry in entries {
-        found.merge(try await self.explore(entry.fileID, in: group)) { first, _ in first }
+        found.merge(try await self.explore(entry.fileID, in: groups)) { first, _ in first }
       }
     }
     return found

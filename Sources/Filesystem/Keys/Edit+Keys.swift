@@ -61,8 +61,10 @@ extension Edit {
     let credentials = self.filesystem.sectors.credentials
     guard
       readcaps.contains(where: { readcap in
-        file != .rootDirectory
-          || credentials.entry(readcap.principal)?.credential.marks.services.contains(.filesystem) == true
+        guard file == .rootDirectory else { return true }
+        // Only processes that store sectors run.
+        let services = credentials.entry(readcap.principal)?.credential.marks.services ?? []
+        return services.contains(.filesystem) && services.contains(.sector)
       })
     else { throw .invalid(field: "principal") }
   }
