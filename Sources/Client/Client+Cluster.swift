@@ -239,7 +239,8 @@ extension Client {
 
   /// The processes that store what is created in a directory, and the directory that they are in.
   func sectorCluster(serving directory: TreePath) async throws -> (ClusterCore, TreePath) {
-    let found = try await self.find(.nearest, service: "sector", scope: "\(directory)").found
+    // Not from memory: the directory may have been handed to its own cluster meanwhile.
+    let found = try await self.find(.nearest, service: "sector", scope: "\(directory)", refresh: true).found
     guard let place = found.directory.flatMap({ try? TreePath(parsing: $0) }), !found.processes.isEmpty else {
       throw BlocktreeError(
         code: .notFound, reason: .notFound, message: "No process stores what is in the directory.",

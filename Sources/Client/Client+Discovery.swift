@@ -2,6 +2,7 @@
 
 internal import BlocktreeSchema
 internal import GRPCCore
+internal import Routes
 internal import SwiftProtobuf
 internal import Transport
 internal import Trust
@@ -46,6 +47,8 @@ public struct FindStep: Hashable, Sendable {
     case unreachable(String)
     /// They have answered.
     case answered
+    /// The answer of a former find is remembered, for so long: nobody is asked.
+    case remembered(lifetime: Duration)
     /// They know of none; what another one has said on the way holds.
     case fallback(to: String)
   }
@@ -82,12 +85,31 @@ public struct KnownRoute: Hashable, Sendable {
 extension Client {
   /// Finds processes that host a service.
   ///
+  /// What was found is remembered for as long as the answer says: up to 30 seconds, and 2 when there was nobody. Until
+  /// then nobody is asked again, unless a process of the directory could not be reached by this client. Equal queries at
+  /// the same time are asked once.
+  ///
   /// - Parameters:
   ///   - service: its name; nil for any.
   ///   - scope: a path, of a file or directory.
-  public func find(_ kind: FindKind, service: String?, scope: String) async throws -> FindResult {
+  ///   - refresh: whether to ask anew, whatever is remembered: for when the processes that were found do not serve.
+  public func find(
+    _ kind: FindKind, service: String?, scope: String, refresh: Bool = false
+  ) async throws -> FindResult {
     let path = try self.treePath(scope)
     guard let parsed = try? TreePath(parsing: path) else { throw BlocktreeError.invalidPath("malformed", path: scope) }
+    let named = service.flatMap { try? Service($0) }
+    // It is for the others to say what they think of names that are none.
+    guard service == nil || named != nil else { return try await self.ask(kind, service, path, parsed).result }
+    let query = FindQuery(kind: kind == .contained ? .contained : .nearest, service: named, scope: parsed)
+    return try await self.core.shared.answers.find(query, timeout: self.timeout, refresh: refresh) {
+      try await self.ask(kind, service, path, parsed)
+    }
+  }
+
+  private func ask(
+    _ kind: FindKind, _ service: String?, _ path: String, _ parsed: TreePath
+  ) async throws -> FindAnswers.Answer {
     var query = Query(kind: kind, service: service, path: path)
     var search = RouteSearch(parsed)
     var found = try await self.ask(&query, &search)
@@ -97,15 +119,20 @@ extension Client {
       found = try await self.ask(&query, &search)
     }
     var steps = query.steps
+    var lifetime = query.emptyLifetime
     if kind == .nearest, found.processes.isEmpty, let above = query.above, let directory = above.directory {
       steps.append(FindStep(directory: query.asked, process: nil, event: .fallback(to: directory)))
       found = above
+    } else if found.processes.isEmpty, let above = query.above {
+      lifetime = min(above.lifetime, lifetime ?? above.lifetime)
     }
     if let directory = found.directory.flatMap({ try? TreePath(parsing: $0) }) {
       let isInScope = kind == .contained ? directory == parsed : directory.isSameOrAncestor(of: parsed)
       guard isInScope else { throw BlocktreeError.malformedAnswer("directory") }
     }
-    return FindResult(found: found, steps: steps)
+    var learned: (Found, top: TreePath)?
+    if query.isOnTheWay, let top = query.top { learned = Found(found, within: lifetime).map { ($0, top) } }
+    return FindAnswers.Answer(result: FindResult(found: found, steps: steps), learned: learned)
   }
 
   /// A query and what has become of it.
@@ -119,6 +146,17 @@ extension Client {
     var first: TreePath?
     /// What has been said on the way, in case nobody deeper knows a nearer one.
     var above: FoundProcesses?
+    /// The highest directory whose processes have said who is nearest there.
+    var top: TreePath?
+    /// Whether all who have answered are at or above the scope. What others say of it is not remembered.
+    var isOnTheWay = true
+    /// How long it may be remembered that there is nobody where there was none.
+    var emptyLifetime: Duration?
+
+    mutating func answered(by directory: TreePath, at scope: TreePath) {
+      guard directory.isSameOrAncestor(of: scope) else { return self.isOnTheWay = false }
+      self.top = self.top.map { $0.depth < directory.depth ? $0 : directory } ?? directory
+    }
 
     mutating func note(_ event: RouteEvent) {
       if case .asking(let directory, _) = event {
@@ -135,6 +173,7 @@ extension Client {
       $0.service = query.service ?? ""
       $0.kind = query.kind == .contained ? .contained : .nearest
     }
+    let scope = search.original
     return try await self.core.routed(
       &search, .queries, timeout: self.timeout, isMutation: false, observe: { query.note($0) }
     ) { attempt in
@@ -145,11 +184,19 @@ extension Client {
       case .found(let answer):
         let found = try FoundProcesses(answer)
         // Of those above, whoever answers knows nothing.
-        return query.kind == .contained || found.isBelievable(from: attempt.cluster.scope) ? found : found.none
+        let isBelievable = query.kind == .contained || found.isBelievable(from: attempt.cluster.scope)
+        query.answered(by: attempt.cluster.scope, at: scope)
+        if found.processes.isEmpty || !isBelievable {
+          query.emptyLifetime = min(found.lifetime, query.emptyLifetime ?? found.lifetime)
+        }
+        return isBelievable ? found : found.none
       case .redirect(let redirect):
         if query.kind == .nearest, redirect.hasNearestAbove {
           let above = try FoundProcesses(redirect.nearestAbove)
-          if above.isBelievable(from: attempt.cluster.scope) { query.above = above }
+          if above.isBelievable(from: attempt.cluster.scope) {
+            query.above = above
+            query.answered(by: attempt.cluster.scope, at: scope)
+          }
         }
         throw RedirectedAnswer(redirection: try ClientRedirection(redirect))
       case nil: throw BlocktreeError.malformedAnswer("answer")

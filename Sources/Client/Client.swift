@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import Routes
+
 /// How a client behaves.
 public struct ClientConfiguration: Hashable, Sendable {
   /// For each operation, repetitions included; nil for no limit. Transfers of any length have none of their own: cancel
@@ -37,8 +39,19 @@ public func withClient<Result>(
   _ profile: Profile, configuration: ClientConfiguration = ClientConfiguration(),
   _ body: (Client) async throws -> Result
 ) async throws -> Result {
-  let client = try Client(profile, configuration: configuration)
-  return try await withThrowingTaskGroup(of: Void.self) { group in
+  try await withClient(Client(profile, configuration: configuration), body)
+}
+
+/// The same with a clock for what the client remembers of who serves what.
+package func withClient<Result>(
+  _ profile: Profile, configuration: ClientConfiguration = ClientConfiguration(),
+  now: @escaping @Sendable () -> RouteTime, _ body: (Client) async throws -> Result
+) async throws -> Result {
+  try await withClient(Client(profile, configuration: configuration, now: now), body)
+}
+
+private func withClient<Result>(_ client: Client, _ body: (Client) async throws -> Result) async throws -> Result {
+  try await withThrowingTaskGroup(of: Void.self) { group in
     group.addTask { await client.run() }
     let result: Result
     do {
@@ -67,7 +80,14 @@ public struct Client: FileOperations {
 
   /// Makes a client that works while ``run()`` runs.
   public init(_ profile: Profile, configuration: ClientConfiguration = ClientConfiguration()) throws {
-    self.core = try ClientCore(profile, configuration)
+    let origin = ContinuousClock.now
+    try self.init(profile, configuration: configuration) { RouteTime(nanoseconds: 0) + (ContinuousClock.now - origin) }
+  }
+
+  /// - Parameter now: the present time for what is remembered of who serves what, on a clock that never goes back.
+  package init(_ profile: Profile, configuration: ClientConfiguration, now: @escaping @Sendable () -> RouteTime) throws
+  {
+    self.core = try ClientCore(profile, configuration, now: now)
     self.timeout = configuration.timeout
   }
 

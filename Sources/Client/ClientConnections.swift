@@ -2,6 +2,7 @@
 
 internal import NIOCore
 internal import NIOPosix
+internal import Routes
 internal import Transport
 internal import Trust
 
@@ -13,13 +14,18 @@ final class ClientConnections: Sendable {
   let executor: EventLoopExecutor
   let lives: KnownLives
   let pool: ConnectionPool
+  /// The present time, for what is remembered of who serves what.
+  let now: @Sendable () -> RouteTime
+  let answers: FindAnswers
   /// Asks DNS when nobody can be reached; nil when the profile has no name to ask for.
   let bootstrap: Bootstrap?
 
   /// How long a process that could not be reached is left alone at most.
   private static let maxBackoff: Duration = .milliseconds(500)
 
-  init(_ profile: Profile, _ configuration: ClientConfiguration) throws(BlocktreeError) {
+  init(
+    _ profile: Profile, _ configuration: ClientConfiguration, now: @escaping @Sendable () -> RouteTime
+  ) throws(BlocktreeError) {
     let identity = profile.caller.map {
       TransportSecurity.Identity(chain: $0.credential.chain, key: $0.keys.signing)
     }
@@ -33,6 +39,8 @@ final class ClientConnections: Sendable {
     self.bootstrap = try profile.dnsName.map { (name) throws(BlocktreeError) in try Bootstrap(name, servers: servers) }
     self.profile = profile
     self.configuration = configuration
+    self.now = now
+    self.answers = FindAnswers(now: now)
     // One loop, so that tasks which run on it reach every connection without waking another thread.
     let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
     self.executor = EventLoopExecutor(eventLoop)

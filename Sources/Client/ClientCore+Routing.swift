@@ -88,7 +88,7 @@ extension ClientCore {
         self.identify()
         try search.redirected(answer.redirection, by: cluster.scope)
         observe(.redirected(answer.redirection, by: now.trace.process))
-        self.learn(answer.redirection, kind)
+        self.learn(answer.redirection, by: cluster.scope, kind)
       } catch let error as BlocktreeError {
         self.identify()
         if mayBootstrap, now.trace.isUnreachable, !(isMutation && now.trace.mayBeDone) {
@@ -115,7 +115,7 @@ extension ClientCore {
       if mayBeDone { throw BlocktreeError.unsettled(search.original) }
       try search.redirected(redirection, by: attempt.cluster.scope)
       observe(.redirected(redirection, by: attempt.trace.process))
-      return self.learn(redirection, kind)
+      return self.learn(redirection, by: attempt.cluster.scope, kind)
     }
     if attempt.trace.isUnreachable, !mayBeDone {
       observe(.unreachable(error))

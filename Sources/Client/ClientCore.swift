@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import GRPCCore
+internal import Routes
 private import Synchronization
 internal import Transport
 internal import Trust
@@ -37,15 +38,18 @@ final class ClientCore: Sendable {
     }
   }
 
-  /// Clusters that are kept beside those that routes lead to.
-  private static let formerCountMax = 64
+  /// Clusters whose processes and connections are remembered, beside the profile's.
+  private static let clusterCountMax = 256
 
-  init(_ profile: Profile, _ configuration: ClientConfiguration) throws(BlocktreeError) {
+  /// - Parameter now: the present time, on a clock that never goes back.
+  init(
+    _ profile: Profile, _ configuration: ClientConfiguration, now: @escaping @Sendable () -> RouteTime
+  ) throws(BlocktreeError) {
     guard !profile.startingPoints.isEmpty || profile.dnsName != nil else {
       throw BlocktreeError(
         code: .failedPrecondition, reason: .profile, message: "The profile has no address to start from.")
     }
-    let shared = try ClientConnections(profile, configuration)
+    let shared = try ClientConnections(profile, configuration, now: now)
     var directories: [TreePath] = []
     var clusters: [TreePath: ClusterCore] = [:]
     if profile.startingPoints.isEmpty {
@@ -65,7 +69,8 @@ final class ClientCore: Sendable {
     self.shared = shared
     let isSupposed = !profile.startingPoints.isEmpty && profile.startingPoints.allSatisfy { $0.path == nil }
     let home = directories.first.flatMap { clusters[$0] } ?? ClusterCore(nil, profile.startingPoints, shared)
-    let table = Table(routes: ClientRoutes(directories), clusters: clusters)
+    let table = Table(
+      routes: ClientRoutes(directories, seed: .random(in: .min ... .max)), clusters: clusters)
     self.state = Mutex(State(files: table, queries: table, home: home, isSupposed: isSupposed))
   }
 
@@ -118,8 +123,8 @@ final class ClientCore: Sendable {
   /// The cluster that an operation goes to next; nil when none is known.
   func next(_ search: RouteSearch, _ kind: CallKind) -> (step: RouteSearch.Step, cluster: ClusterCore)? {
     self.state.withLock { state in
-      guard let step = search.next(in: state[kind].routes, .now) else { return nil }
-      state[kind].routes.used(step.directory)
+      guard let step = search.next(in: state[kind].routes, self.shared.now()) else { return nil }
+      state[kind].routes.used(step.directory, self.shared.now())
       return (step, self.cluster(step.directory, in: &state[kind]))
     }
   }
@@ -128,23 +133,33 @@ final class ClientCore: Sendable {
     if let known = table.clusters[directory] { return known }
     let cluster = ClusterCore(directory, [], self.shared)
     table.clusters[directory] = cluster
-    if table.clusters.count > table.routes.count + Self.formerCountMax {
-      // In no order: connections are made again when they are needed.
-      let former = table.clusters.first { !table.routes.contains($0.key) && $0.value !== cluster }
-      if let former { table.clusters[former.key] = nil }
+    if table.clusters.count > table.routes.permanentCount + Self.clusterCountMax {
+      // In no order: connections are made again when they are needed. Those that no route leads to come first.
+      let others = table.clusters.filter { $0.value !== cluster && !table.routes.isPermanent($0.key) }.keys
+      if let former = others.first(where: { !table.routes.contains($0) }) ?? others.first {
+        table.clusters[former] = nil
+        table.routes.drop(former)
+      }
     }
     return cluster
   }
 
   /// Processes of a directory have become known.
-  func learn(_ redirection: ClientRedirection, _ kind: CallKind) {
+  ///
+  /// - Parameter directory: whose processes say so.
+  func learn(_ redirection: ClientRedirection, by directory: TreePath, _ kind: CallKind) {
     let cluster = self.state.withLock { state in
-      for directory in state[kind].routes.learn(redirection.directory, for: redirection.lifetime, .now) {
-        state[kind].clusters[directory] = nil
-      }
+      state[kind].routes.learn(redirection.directory, for: redirection.lifetime, self.shared.now())
       return self.cluster(redirection.directory, in: &state[kind])
     }
-    for process in redirection.processes { cluster.learn(process) }
+    // Those above know who is there; those below, and beside, just know some. Where there are more than a redirect
+    // names, it says nothing of the others.
+    let count = redirection.processes.count
+    if directory.isAncestor(of: redirection.directory), (1..<ClientRedirection.processCountMax).contains(count) {
+      cluster.renew(redirection.processes)
+    } else {
+      for process in redirection.processes { cluster.learn(process) }
+    }
   }
 
   func knowsRoot(_ kind: CallKind) -> Bool { self.state.withLock { $0[kind].routes.contains(.root) } }
@@ -152,7 +167,7 @@ final class ClientCore: Sendable {
   /// There may be processes of the root directory, though none is known yet.
   func supposeRoot(_ kind: CallKind) {
     self.state.withLock { state in
-      _ = state[kind].routes.learn(.root, for: ClientRoutes.emergencyLifetime, .now)
+      state[kind].routes.learn(.root, for: ClientRoutes.emergencyLifetime, self.shared.now())
       _ = self.cluster(.root, in: &state[kind])
     }
   }
@@ -161,8 +176,9 @@ final class ClientCore: Sendable {
   func confirmed(_ step: RouteSearch.Step, _ kind: CallKind) {
     self.state.withLock { state in
       // Nobody above could be asked whether that still holds.
-      let isExpired = state[kind].routes.directories(above: step.directory, .now).expired.first == step.directory
-      if isExpired { _ = state[kind].routes.learn(step.directory, for: ClientRoutes.emergencyLifetime, .now) }
+      let now = self.shared.now()
+      let isExpired = state[kind].routes.directories(above: step.directory, now).expired.first == step.directory
+      if isExpired { state[kind].routes.learn(step.directory, for: ClientRoutes.emergencyLifetime, now) }
     }
   }
 

@@ -1,55 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import Routes
 package import Trust
 
 /// Which directories a client knows processes of, and for how long it believes that. Decides, and performs nothing.
 ///
 /// Whoever serves a path is found by the longest prefix: the deepest known directory at or above it. What the profile
-/// names stays; what was learned from redirects has a lifetime.
+/// names stays. What was learned from redirects is in a `RouteTrie`, with its lifetime. There it is known that a
+/// directory has processes, and not which: those are the affair of its `ClusterCore`.
 package struct ClientRoutes: Sendable {
-  package typealias Instant = ContinuousClock.Instant
+  package typealias Instant = RouteTime
 
-  /// Directories that are remembered beside the profile's. Those that were used least lately give way.
-  package static let learnedCountMax = 256
+  /// The memory for what is remembered beside the profile's: some 400 directories. What was not used in a while gives
+  /// way.
+  package static let byteCountMax = 256 << 10
   /// How long a route that has expired is used on when nobody above can be asked about it.
   package static let emergencyLifetime: Duration = .seconds(5)
 
-  private struct Route {
-    /// Nil for what the profile names.
-    var expires: Instant?
-    var lastUse: UInt64
-  }
+  /// What stands in the trie for a directory that is believed to have processes of its own.
+  private static let believed = Service.queries
+  /// The same for one that has had some: nobody else may be left to be asked.
+  private static let known: Service? = nil
 
-  private var routes: [TreePath: Route] = [:]
   /// The profile's, in its order.
   private var permanent: [TreePath] = []
-  private var useCount: UInt64 = 0
+  private var trie: RouteTrie
 
-  package init(_ directories: [TreePath]) {
-    for directory in directories where self.routes[directory] == nil {
-      self.permanent.append(directory)
-      self.routes[directory] = Route(expires: nil, lastUse: 0)
-    }
+  /// - Parameter seed: of the trie.
+  package init(_ directories: [TreePath], seed: UInt64 = 0) {
+    let limits = RouteLimits(byteCountMax: Self.byteCountMax, lifetimeMax: ClientRedirection.lifetimeMax)
+    self.trie = RouteTrie(limits: limits, seed: seed)
+    for directory in directories where !self.permanent.contains(directory) { self.permanent.append(directory) }
   }
 
-  package var count: Int { self.routes.count }
+  /// The memory that it takes for what was learned, in bytes.
+  package var byteCount: Int { self.trie.byteCount }
 
   /// Where calls go that are about no path.
   package var home: TreePath { self.permanent.first ?? .root }
 
-  package func contains(_ directory: TreePath) -> Bool { self.routes[directory] != nil }
+  package func contains(_ directory: TreePath) -> Bool {
+    // What does not expire is the same at all times.
+    self.permanent.contains(directory)
+      || self.trie.scopes(Self.known, towards: directory, now: RouteTime(nanoseconds: 0)).first == directory
+  }
+
+  package var permanentCount: Int { self.permanent.count }
+
+  package func isPermanent(_ directory: TreePath) -> Bool { self.permanent.contains(directory) }
 
   /// The directories at or above a path, the deepest first: those that are believed, and those that no longer are.
   package func directories(above path: TreePath, _ now: Instant) -> (fresh: [TreePath], expired: [TreePath]) {
-    var (fresh, expired): ([TreePath], [TreePath]) = ([], [])
-    var place: TreePath? = path
-    while let directory = place {
-      if let route = self.routes[directory] {
-        if route.expires.map({ $0 > now }) ?? true { fresh.append(directory) } else { expired.append(directory) }
-      }
-      place = directory.parent
-    }
-    return (fresh, expired)
+    let permanent = self.permanent.filter { $0.isSameOrAncestor(of: path) }
+    let believed = self.trie.scopes(Self.believed, towards: path, now: now).filter { !permanent.contains($0) }
+    let fresh = (permanent + believed).sorted { $0.depth > $1.depth }
+    return (fresh, self.trie.scopes(Self.known, towards: path, now: now).filter { !fresh.contains($0) })
   }
 
   /// The profile's that lie elsewhere, those nearest to the root first: they know who is above them.
@@ -59,38 +64,25 @@ package struct ClientRoutes: Sendable {
   }
 
   /// The directory's processes answer for what lies below it.
-  ///
-  /// - Returns: directories that had to give way.
-  package mutating func learn(_ directory: TreePath, for lifetime: Duration, _ now: Instant) -> [TreePath] {
-    self.useCount += 1
-    if let route = self.routes[directory], route.expires == nil { return [] }
-    self.routes[directory] = Route(expires: now + lifetime, lastUse: self.useCount)
-    var dropped: [TreePath] = []
-    while self.routes.count > self.permanent.count + Self.learnedCountMax {
-      let oldest = self.routes.filter { $0.value.expires != nil }.min { $0.value.lastUse < $1.value.lastUse }
-      guard let oldest else { break }
-      self.routes[oldest.key] = nil
-      dropped.append(oldest.key)
-    }
-    return dropped
+  package mutating func learn(_ directory: TreePath, for lifetime: Duration, _ now: Instant) {
+    guard !self.permanent.contains(directory) else { return }
+    let mark = [RouteProcess(path: directory, addresses: [])]
+    self.trie.insert(Route(processes: mark, expiry: .never), for: Self.known, at: directory, now: now)
+    self.trie.insert(Route(processes: mark, expiry: now + lifetime), for: Self.believed, at: directory, now: now)
   }
 
-  package mutating func used(_ directory: TreePath) {
-    self.useCount += 1
-    self.routes[directory]?.lastUse = self.useCount
+  package mutating func used(_ directory: TreePath, _ now: Instant) {
+    _ = self.trie.exact(Self.known, at: directory, now: now)
+    _ = self.trie.exact(Self.believed, at: directory, now: now)
   }
 
   /// Nobody can be reached there. What the profile names stays.
-  package mutating func drop(_ directory: TreePath) {
-    guard let route = self.routes[directory], route.expires != nil else { return }
-    self.routes[directory] = nil
-  }
+  package mutating func drop(_ directory: TreePath) { self.trie.dropAll(at: directory) }
 
   /// A process of the profile has said where it really is.
   package mutating func move(_ directory: TreePath, to other: TreePath) {
     guard let index = self.permanent.firstIndex(of: directory), directory != other else { return }
-    self.routes[directory] = nil
     if self.permanent.contains(other) { self.permanent.remove(at: index) } else { self.permanent[index] = other }
-    self.routes[other] = Route(expires: nil, lastUse: self.useCount)
+    self.trie.dropAll(at: other)
   }
 }

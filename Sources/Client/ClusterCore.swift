@@ -133,6 +133,7 @@ final class ClusterCore: Sendable {
       // One that can not reach those above is as good as any other one for everything else.
       if error.reason == .parentUnreachable { return route.search.failed(place, in: state.directory) }
       if !wasSent || error.isOfOneProcess {
+        if let path = state.directory.path(of: place) { self.shared.answers.drop(process: path) }
         state.directory.failed(place)
         return route.search.failed(place, in: state.directory)
       }
@@ -242,6 +243,16 @@ final class ClusterCore: Sendable {
     self.state.withLock { state in
       guard (hint.path.parent ?? .root) == state.scope else { return }
       state.directory.learn(hint)
+    }
+  }
+
+  /// These are its processes, as the cluster above says. Whoever is not among them any more, as it was revoked, is not
+  /// asked again, but for those that the profile names.
+  func renew(_ hints: [ProcessHint]) {
+    self.state.withLock { state in
+      state.directory.renew(hints.filter { ($0.path.parent ?? .root) == state.scope })
+      // Nor is it asked over the connection that there is.
+      if let place = state.connection?.place, !state.directory.order.contains(place) { state.connection = nil }
     }
   }
 

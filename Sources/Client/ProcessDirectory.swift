@@ -125,6 +125,15 @@ package struct ProcessDirectory: Sendable {
     self.trim()
   }
 
+  /// These are all that there are, as those say who know: others that were learned of are not asked any more.
+  package mutating func renew(_ hints: [ProcessHint]) {
+    let paths = Set(hints.map(\.path))
+    for place in Array(self.places.dropFirst(self.profileCount)) {
+      if let path = self.path(of: place), !paths.contains(path) { self.forget(place) }
+    }
+    for hint in hints { self.learn(hint) }
+  }
+
   /// Processes may be here, whichever: they are asked before those that did not serve.
   ///
   /// - Returns: whether one of the addresses was not known.

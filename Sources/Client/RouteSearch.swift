@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import Routes
 package import Trust
 
 /// One operation's way through the clusters of a domain to the one that does it. Decides, and performs nothing.
@@ -17,7 +18,7 @@ package import Trust
 package struct RouteSearch: Sendable {
   package static let redirectCountMax = 64
 
-  package typealias Instant = ContinuousClock.Instant
+  package typealias Instant = RouteTime
 
   /// Whom to ask.
   package struct Step: Hashable, Sendable {

@@ -51,6 +51,14 @@ extension RouteTrie {
     if index != Self.none { self.remove(index) }
   }
 
+  /// Forgets what is known of a scope, for all services.
+  package mutating func dropAll(at scope: TreePath) {
+    // The directory's place goes with its last route.
+    while let node = self.node(at: scope), self.nodes[node].firstRoute != Self.none {
+      self.remove(self.nodes[node].firstRoute)
+    }
+  }
+
   /// Forgets a process that could not be reached: it is taken out of all routes, and those that led to it alone are
   /// gone. Takes a pass over the sets of processes, of which there are far fewer than routes.
   package mutating func drop(process: TreePath) {

@@ -23,16 +23,28 @@ extension RouteTrie {
 
   /// All routes with scopes that are prefixes of the path, or the path itself; the longest first, and no negative ones.
   package mutating func all(_ service: Service?, towards scope: TreePath, now: RouteTime) -> [RouteMatch] {
-    var found: [(entry: UInt32, depth: Int)] = []
-    if let number = self.services.find(service) {
-      self.walk(scope) { node, depth in
-        let index = self.entry(of: number, at: node)
-        guard index != Self.none else { return }
-        let entry = self.entries[index]
-        if entry.processes != Self.none, self.isGood(entry, at: now) { found.append((index, depth)) }
-      }
+    self.entries(service, towards: scope, now: now).reversed().compactMap {
+      self.answer($0.entry, path: scope, depth: $0.depth)
     }
-    return found.reversed().compactMap { self.answer($0.entry, path: scope, depth: $0.depth) }
+  }
+
+  /// The scopes of what `all` finds, in the same order, without counting this as a use of the routes.
+  package func scopes(_ service: Service?, towards scope: TreePath, now: RouteTime) -> [TreePath] {
+    self.entries(service, towards: scope, now: now).reversed().compactMap { scope.prefix(depth: $0.depth) }
+  }
+
+  private func entries(
+    _ service: Service?, towards scope: TreePath, now: RouteTime
+  ) -> [(entry: UInt32, depth: Int)] {
+    var found: [(entry: UInt32, depth: Int)] = []
+    guard let number = self.services.find(service) else { return found }
+    self.walk(scope) { node, depth in
+      let index = self.entry(of: number, at: node)
+      guard index != Self.none else { return }
+      let entry = self.entries[index]
+      if entry.processes != Self.none, self.isGood(entry, at: now) { found.append((index, depth)) }
+    }
+    return found
   }
 
   /// The route for just this scope, negative or not.

@@ -166,6 +166,18 @@ struct LeaderSearchTests {
     #expect(Set([self.a, self.b, self.c]).isSubset(of: order))
   }
 
+  @Test("asks nobody whom those above do not name any more, but for the profile's")
+  mutating func renewal() throws {
+    let (gone, stays) = (try Self.place(10), try Self.place(11))
+    for number in 10...11 { self.directory.declined(self.a, leader: try Self.hint(number)) }
+    self.directory.served(gone)
+    #expect(self.directory.current == gone)
+    self.directory.renew([try Self.hint(11), try Self.hint(12)])
+    let expected = [self.a, self.b, self.c, stays, try Self.place(12)]
+    #expect(Set(self.directory.order) == Set(expected) && self.directory.order.count == 5)
+    #expect(self.directory.current != gone && self.directory.current != nil)
+  }
+
   @Test("begins anew where another call has found the leader")
   mutating func finding() throws {
     #expect(self.next() == self.a)

@@ -396,6 +396,27 @@ struct RoutedClientTests {
     }
   }
 
+  @Test("asks nobody whom those above have ceased to name, once its route has expired")
+  func revoked() async throws {
+    let clock = TestClock()
+    try await self.withTwoClusters(site: 2) { root, site in
+      try await root.withProfile([0]) { profile in
+        try await BlocktreeClient.withClient(profile, now: clock.now) { client in
+          try await client.makeDirectory("/site-b/a")
+          // From now on the first one declines all calls, which is counted.
+          let left = TestCluster.Redirect(
+            directory: "/site-b", processes: "\(site.members[1].path)=\(site.members[1].address)")
+          root.state.withLock { $0.redirect = { $0.hasPrefix("/site-b/") ? left : nil } }
+          site.state.withLock { $0.leader = 1 }
+          clock.advance(by: .seconds(30))
+          try await client.makeDirectory("/site-b/b")
+          #expect(site.state.withLock { $0.declinations } == [0, 0])
+          #expect(self.asked(root) == ["/site-b/a", "/site-b/b"])
+        }
+      }
+    }
+  }
+
   // MARK: Queries
 
   private func found(_ directory: String, _ names: [String]) -> Blocktree_V1_FoundProcesses {
@@ -449,7 +470,11 @@ struct RoutedClientTests {
             FindStep(directory: "/site-b", process: "/site-b/node1", event: .answered),
           ])
         let second = try await client.find(.nearest, service: "filesystem", scope: "/site-b/x")
-        #expect(second.steps.map(\.event) == [.asking(isKnown: true), .answered])
+        #expect(second.found.processes == first.found.processes && second.steps.count == 1)
+        guard case .remembered? = second.steps.first?.event else { Issue.record("\(second.steps)"); return }
+        // Asked again, those who were found to know are asked first.
+        let anew = try await client.find(.nearest, service: "filesystem", scope: "/site-b/x", refresh: true)
+        #expect(anew.steps.map(\.event) == [.asking(isKnown: true), .answered])
         // Nobody in /site-b has a relay.
         let third = try await client.find(.contained, service: "relay", scope: "/site-b/x")
         #expect(third.found.processes.isEmpty && third.found.directory == nil)

@@ -2,6 +2,8 @@
 
 import BlocktreeClient
 import Foundation
+import Routes
+import Synchronization
 import Testing
 import Trust
 
@@ -46,6 +48,14 @@ struct TestDomain {
       authority: Profile.Authority(chain: chain, keys: authorityKeys), path: TreePath(parsing: path),
       processes: [Profile.Process(path: "/node1", addresses: ["127.0.0.1:7001", "[::1]:7001"])])
   }
+}
+
+/// A clock that is set by hand.
+final class TestClock: Sendable {
+  private let time = Mutex(RouteTime(nanoseconds: 1_000_000_000))
+
+  func now() -> RouteTime { self.time.withLock { $0 } }
+  func advance(by duration: Duration) { self.time.withLock { $0 = $0 + duration } }
 }
 
 /// A generator whose numbers follow from a seed. The seed of a failed test is in its output; set `BLOCKTREE_SEED` to it.

@@ -178,7 +178,7 @@ struct TourTests {
     try await cluster.settle("/site-a")
     try await cluster.withClient { client in
       try await eventually("nobody finds its services") {
-        let found = try await client.find(.contained, service: nil, scope: "/site-a").found
+        let found = try await client.find(.contained, service: nil, scope: "/site-a", refresh: true).found
         return !found.processes.contains { $0.path == path }
       }
       #expect(try await client.readAll("/site-a/papers/plan.txt").bytes == Self.bytes("/site-a/plan\n"))

@@ -21,6 +21,10 @@ private struct ModelTrie {
     self.routes[Key(scope: scope, service: service)] = nil
   }
 
+  mutating func dropAll(at scope: TreePath) {
+    self.routes = self.routes.filter { $0.key.scope != scope }
+  }
+
   mutating func drop(process: TreePath) {
     for (key, route) in self.routes where !route.isNegative {
       let left = route.processes.filter { $0.path != process }
@@ -85,9 +89,12 @@ struct RouteModelTests {
         let route = Route(processes: Array(chosen), expiry: expiry)
         trie.insert(route, for: service, at: scope, now: now)
         model.insert(route, for: service, at: scope, now: now)
-      case 40..<43:
+      case 40..<42:
         trie.drop(service, at: scope)
         model.drop(service, at: scope)
+      case 42:
+        trie.dropAll(at: scope)
+        model.dropAll(at: scope)
       case 43:
         let process = processes.randomElement(using: &random)?.path ?? .root
         trie.drop(process: process)
@@ -109,6 +116,7 @@ struct RouteModelTests {
         let matches = trie.all(service, towards: scope, now: now)
         #expect(matches.map(\.depth) == all.keys.map(\.depth).sorted(by: >), again(seed))
         #expect(matches.allSatisfy { all[$0.scope] == $0.route }, again(seed))
+        #expect(trie.scopes(service, towards: scope, now: now) == matches.map(\.scope), again(seed))
         let nearest = model.nearest(service, at: scope, now: now)
         let found = trie.nearest(service, at: scope, now: now)
         #expect(found?.route == nearest?.route && found?.scope == nearest?.scope, again(seed))

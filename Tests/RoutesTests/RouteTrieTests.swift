@@ -118,6 +118,25 @@ struct RouteTrieTests {
     #expect(trie.count == 5)
   }
 
+  @Test("forgets all services of one scope when told so, and nothing of other scopes")
+  func dropAll() {
+    let trie = self.trie(["/a", "/a/b"])
+    trie.insert(route(["/a/p"], until: 130), for: .sector, at: path("/a"), now: now)
+    trie.insert(.negative(until: .seconds(110)), for: nil, at: path("/a"), now: now)
+    for scope in ["/a", "/a/nothing", "/"] { trie.dropAll(at: path(scope)) }
+    #expect(trie.list(count: 10, now: now).map(\.scope) == [path("/a/b")])
+    trie.dropAll(at: path("/a/b"))
+    #expect(trie.count == 0)
+  }
+
+  @Test("lists prefixes without counting that as a use")
+  func scopes() {
+    let trie = self.trie(["/", "/a", "/a/b"])
+    #expect(trie.scopes(.filesystem, towards: path("/a/b/c"), now: now).map(\.description) == ["/a/b", "/a", "/"])
+    #expect(trie.scopes(.filesystem, towards: path("/x"), now: .seconds(130)).isEmpty)
+    #expect(trie.counters.hits == 0 && trie.counters.misses == 0)
+  }
+
   @Test("forgets one scope and service at a time when told so")
   func drop() {
     let trie = self.trie(["/a", "/a/b"])

@@ -89,6 +89,10 @@ final class TestTrie {
     self.trie.all(service, towards: scope, now: now)
   }
 
+  func scopes(_ service: Service?, towards scope: TreePath, now: RouteTime) -> [TreePath] {
+    self.trie.scopes(service, towards: scope, now: now)
+  }
+
   func exact(_ service: Service?, at scope: TreePath, now: RouteTime) -> RouteMatch? {
     self.trie.exact(service, at: scope, now: now)
   }
@@ -99,6 +103,7 @@ final class TestTrie {
 
   func list(count: Int, now: RouteTime) -> [KnownRoute] { self.trie.list(count: count, now: now) }
   func drop(_ service: Service?, at scope: TreePath) { self.trie.drop(service, at: scope) }
+  func dropAll(at scope: TreePath) { self.trie.dropAll(at: scope) }
   func drop(process: TreePath) { self.trie.drop(process: process) }
   func expire(countMax: Int, now: RouteTime) { self.trie.expire(countMax: countMax, now: now) }
 }

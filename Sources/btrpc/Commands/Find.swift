@@ -116,7 +116,7 @@ package struct FindReport: Encodable {
     var directory: String
     /// Who answered.
     var process: String?
-    /// `asking`, `redirected`, `unreachable`, `answered` or `fallback`.
+    /// `asking`, `redirected`, `unreachable`, `answered`, `remembered` or `fallback`.
     var event: String
     /// Whether a route led there that was known before.
     var isKnown: Bool?
@@ -142,6 +142,9 @@ package struct FindReport: Encodable {
         self.event = "unreachable"
         self.error = error
       case .answered: self.event = "answered"
+      case .remembered(let lifetime):
+        self.event = "remembered"
+        self.lifetimeMilliseconds = lifetime.milliseconds
       case .fallback(let to):
         self.event = "fallback"
         self.to = to
@@ -177,6 +180,8 @@ package struct FindReport: Encodable {
             + Format.duration(lifetime)
         case .unreachable(let error): "the processes of \(step.directory) can not be reached: \(error)"
         case .answered: "\(who) has answered"
+        case .remembered(let lifetime):
+          "nobody is asked: the answer, about \(step.directory), is remembered for \(Format.duration(lifetime))"
         case .fallback(let to): "nobody deeper is known there: the nearest is in \(to), as was said on the way"
         }
       return Terminal.escaped(text)
