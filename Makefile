@@ -80,6 +80,12 @@ bench-routes: ## Builds for release, and measures routes, and reads of what othe
 	.build/release/btbench routes --json .build/bench-routes.json
 	.build/release/btbench reads --json .build/bench-reads.json $(BENCH_OPTIONS)
 
+.PHONY: bench-messages
+bench-messages: ## Builds for release, and measures messages between actors of one process.
+	@scripts/install-packages $(BUILD_PACKAGES)
+	swift build --configuration release --product btbench
+	.build/release/btbench messages --local --json .build/bench-messages.json
+
 # How many worlds, and the seed of the first.
 SEEDS ?= 500
 FROM ?= 1

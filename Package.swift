@@ -145,6 +145,8 @@ let package = Package(
     module("DNSFixture", [], path: "Tests/DNSFixture"),
     tests("ResolverTests", ["DNSFixture", "Resolver"]),
     module("Raft", []),
+    module("Actors", []),
+    tests("ActorsTests", ["Actors"]),
     module("Telemetry", [.coreMetrics]),
     tests("TelemetryTests", ["Telemetry", .coreMetrics]),
     module(
@@ -156,9 +158,8 @@ let package = Package(
     module(
       "BlocktreeClient",
       [
-        "BlocktreeSchema", "Inodes", "Resolver", "Transport", "Trust", .crypto, .grpcCore, .grpcProtobuf, .nioCore,
-        .nioPosix,
-        .protobuf,
+        "BlocktreeSchema", "Inodes", "Resolver", "Routes", "Transport", "Trust", .crypto, .grpcCore, .grpcProtobuf,
+        .nioCore, .nioPosix, .protobuf,
       ], path: "Sources/Client"),
     module(
       "Node",
@@ -189,14 +190,15 @@ let package = Package(
     .executableTarget(
       name: "btbench",
       dependencies: [
-        "BlocktreeClient", "BlocktreeSchema", "DiscoverySimulation", "Inodes", "Node", "Routes", "Transport", "Trust",
-        .argumentParser, .grpcCore, .nioCore, .nioPosix, .protobuf, .unixSignals,
+        "Actors", "BlocktreeClient", "BlocktreeSchema", "DiscoverySimulation", "Inodes", "Node", "Routes", "Transport",
+        "Trust", .argumentParser, .grpcCore, .nioCore, .nioPosix, .protobuf, .unixSignals,
       ],
       swiftSettings: strict),
     tests(
       "ClientTests",
       [
-        "BlocktreeClient", "BlocktreeSchema", "DNSFixture", "Inodes", "Transport", "Trust", "btrpc", .argumentParser,
+        "BlocktreeClient", "BlocktreeSchema", "DNSFixture", "Inodes", "Routes", "Transport", "Trust", "btrpc",
+        .argumentParser,
         .crypto,
         .grpcCore, .grpcProtobuf, .logging, .nioCore, .nioPosix, .protobuf,
       ]),

@@ -13,7 +13,7 @@ package enum SendError: Error, Hashable, Sendable {
 }
 
 /// Why a question has no answer. Unless it says otherwise, the question may have been handled or not.
-package enum AskError: Error, Hashable, Sendable {
+@usableFromInline package enum AskError: Error, Hashable, Sendable {
   /// The actor ended before it came to the question. It was not handled.
   case stopped
   /// The time was over.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Bounds of a runtime, in one place. What belongs to one actor stands in `ActorOptions`.
-package struct ActorLimits: Hashable, Sendable {
+@usableFromInline package struct ActorLimits: Hashable, Sendable {
   /// How many actors there may be at a time.
   package var actorCountMax = 8_000_000
   /// How many dead letters are kept; the oldest go first.
@@ -18,7 +18,7 @@ package struct ActorLimits: Hashable, Sendable {
   package init() {}
 
   /// How long a question waits for its answer when nobody says otherwise.
-  package static let patience = Duration.seconds(10)
+  @usableFromInline package static let patience = Duration.seconds(10)
   /// The longest name of an actor or a service, in bytes of UTF-8.
   package static let nameByteCountMax = 255
   /// The longest path of a process, and the longest scope, in bytes of UTF-8: a path of the tree with its domain.

@@ -5,8 +5,8 @@ package final class ActorOptions: Sendable {
   /// How many messages wait in the mailbox at most, besides the one that is being handled. Notices of ends come on top:
   /// one for each watch.
   package let mailboxCountMax: Int
-  /// How many senders wait for room in a full mailbox at most. One that was cancelled, or does not wait any longer for its
-  /// answer, keeps its place until the actor comes to it.
+  /// How many senders wait for room in a full mailbox at most. One that was cancelled, or does not wait any longer for
+  /// its answer, keeps its place until the actor comes to it.
   package let waitingSenderCountMax: Int
   /// What becomes of the actor when it fails.
   package let supervision: Supervision

@@ -15,7 +15,8 @@ extension Cell {
     self.stopChildren()
   }
 
-  /// What the state has begun ends with it: its watches first, so that no notice finds a state that knows nothing of it.
+  /// What the state has begun ends with it: its watches first, so that no notice finds a state that knows nothing of
+  /// it.
   private func loseState(_ reason: EndReason) {
     let watches = self.state.withLock { state -> [Watch] in
       guard let rare = state.rare else { return [] }
@@ -49,9 +50,7 @@ extension Cell {
 
   /// For whoever has the turn.
   func remakeState() {
-    var failure: ActorFailure?
-    do { try self.makeState() } catch { failure = ActorFailure(error) }
-    self.state.withLock { $0.stateIsMade(failure) }
+    do { try self.makeState() } catch { self.recordFailure(ActorFailure(error)) }
   }
 
   // MARK: End
@@ -77,7 +76,7 @@ extension Cell {
     let rare = self.state.withLock { $0.end() }
     if let timer = rare.restartTimer { self.runtime.timers.disarm(timer) }
     // The name is free before anybody hears of the end, so that whoever does can give it to a successor.
-    let isLast = self.runtime.registry.withLock { $0.remove(self.number, name: rare.name) }
+    let waiters = self.runtime.registry.withLock { $0.remove(self.number, name: rare.name) }
     let observers = Array(rare.observers.values)
     rare.observers = [:]
     for observer in observers { observer.hear(reason) }
@@ -86,7 +85,7 @@ extension Cell {
       if rare.isEscalated, case .failed(let failure) = reason { parent.recordFailure(failure) }
       parent.childHasEnded(self.number)
     }
-    if isLast { self.runtime.allHaveEnded() }
+    for waiter in waiters { waiter.hear(reason) }
   }
 
   fileprivate func childHasEnded(_ number: UInt64) {

@@ -4,19 +4,20 @@ internal import Synchronization
 
 /// One actor, without its types: mailbox, turn, place in the tree. Subclasses know messages and state.
 ///
-/// Nothing runs for an actor that has nothing to do. The first message begins a task that has the turn until the mailbox is
-/// empty. A question to an idle actor whose handler is not async needs not even that: the asker takes the turn and runs the
-/// handler itself. As such a handler can not ask in turn, and telling never runs a handler, this never goes deeper.
-class Cell: @unchecked Sendable {
+/// Nothing runs for an actor that has nothing to do. The first message begins a task that has the turn until the
+/// mailbox is empty. A question to an idle actor whose handler is not async needs not even that: the asker takes the
+/// turn and runs the handler itself. As such a handler can not ask in turn, and telling never runs a handler, this
+/// never goes deeper.
+@usableFromInline class Cell: @unchecked Sendable {
   // Unchecked: constants and a mutex, but for what subclasses add, which belongs to whoever has the turn.
   let number: UInt64
-  let runtime: RuntimeCore
+  @usableFromInline let runtime: ActorRuntime
   /// nil for one that only the runtime supervises.
   let parent: Cell?
   let options: ActorOptions
   let state = Mutex(CellState())
 
-  init(number: UInt64, runtime: RuntimeCore, parent: Cell?, options: ActorOptions) {
+  init(number: UInt64, runtime: ActorRuntime, parent: Cell?, options: ActorOptions) {
     self.number = number
     self.runtime = runtime
     self.parent = parent
@@ -24,6 +25,8 @@ class Cell: @unchecked Sendable {
   }
 
   var address: ActorAddress { self.runtime.address(of: self.number) }
+
+  var hasEnded: Bool { self.state.withLock { !$0.takesMessages } }
 
   // MARK: What subclasses know. All for whoever has the turn.
 
@@ -66,7 +69,9 @@ class Cell: @unchecked Sendable {
 
   /// Begins the task that has the turn from now on.
   func begin(_ burst: UInt32) {
-    let task = Task(executorPreference: self.runtime.executor) { await self.work() }
+    // Detached: what is handled has nothing to do with the priority and the task-local values of who happened to be
+    // first.
+    let task = Task.detached(executorPreference: self.runtime.executor) { await self.work() }
     // Only an async handler can notice that it is to end.
     guard self.isAsync else { return }
     let isEnding = self.state.withLock { state in
@@ -131,12 +136,23 @@ class Cell: @unchecked Sendable {
     self.recordFailure(ActorFailure(error))
   }
 
+  /// The handler that was run in its sender's place threw.
+  @usableFromInline final func failed(_ error: any Error, at token: AnyReplyToken) {
+    token.expect(.failed)
+    self.recordFailure(ActorFailure(error))
+  }
+
   func recordFailure(_ failure: ActorFailure) {
     if let burst = self.state.withLock({ $0.record(failure) }) { self.begin(burst) }
   }
 
+  /// Takes the turn if there is nothing to do, to run a handler in its sender's place. Not for async ones.
+  @usableFromInline final func takeIdleTurn() -> Bool {
+    !self.isAsync && self.state.withLock { $0.takeIdleTurn() }
+  }
+
   /// Gives the turn back that was taken to run one handler in its sender's place, or to make the first state.
-  func giveUpTurn() {
+  @usableFromInline final func giveUpTurn() {
     if let burst = self.state.withLock({ $0.giveUpTurn() }) { self.begin(burst) }
   }
 }

@@ -2,8 +2,8 @@
 
 /// What an actor is about to do, and what waits for it. Decides only: its cell, which keeps it under a lock, acts.
 ///
-/// One *turn* at a time is taken: whoever has it, and nobody else, touches the actor's own state, handles its messages, and
-/// leads it through restart and end. It is free only when there is nothing to do.
+/// One *turn* at a time is taken: whoever has it, and nobody else, touches the actor's own state, handles its messages,
+/// and leads it through restart and end. It is free only when there is nothing to do.
 struct CellState {
   enum Phase: UInt8, Sendable {
     /// Messages are handled. With the turn free, the mailbox is empty.
@@ -119,7 +119,13 @@ struct CellState {
       return .handle(letter, self.admitWaiting())
     case .restarting:
       let rare = self.ensureRare()
-      if rare.isRestartDue { return .makeState }
+      if rare.isRestartDue {
+        rare.isRestartDue = false
+        rare.restartTimer = nil
+        // Already now: what the new state begins with may be children and watches.
+        self.phase = .running
+        return .makeState
+      }
       self.freeTurn()
       return rare.children.isEmpty && rare.restartTimer == nil ? .pause(rare.pause) : .rest
     case .ending: return .end
@@ -150,6 +156,8 @@ struct CellState {
       rare.waiting.append(letter)
       return .waiting
     }
+    // There has been room after all; its sender does not wait yet.
+    if case .waiting(let sender) = letter.kind { _ = sender.decide(.admitted) }
     return self.append(letter)
   }
 
@@ -230,15 +238,6 @@ struct CellState {
     guard self.phase == .restarting, let rare = self.ensuredRare, rare.restartTimer === timer else { return nil }
     rare.isRestartDue = true
     return self.isTurnTaken ? nil : self.beginBurst()
-  }
-
-  /// The new state is there, or could not be made.
-  mutating func stateIsMade(_ failure: ActorFailure?) {
-    guard self.phase == .restarting else { return }
-    self.phase = .running
-    self.ensuredRare?.isRestartDue = false
-    self.ensuredRare?.restartTimer = nil
-    self.ensuredRare?.failure = failure
   }
 
   // MARK: The end

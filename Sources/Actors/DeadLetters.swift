@@ -7,8 +7,8 @@ package struct DeadLetter: Hashable, Sendable {
   /// Counts all dead letters of a runtime, from 1.
   package let sequence: UInt64
   package let to: ActorAddress
-  /// The message's type. The message itself is gone: if it was kept here, who waits for an answer to a question in it would
-  /// never hear that there will be none.
+  /// The message's type. The message itself is gone: if it was kept here, who waits for an answer to a question in it
+  /// would never hear that there will be none.
   package let typeName: String
   package let reason: UndeliverableReason
 }

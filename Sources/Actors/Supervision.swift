@@ -39,17 +39,19 @@ package struct RestartPolicy: Hashable, Sendable {
 }
 
 /// The restarts of one actor, as far as they count. Knows no clock.
-struct RestartRecord: Hashable, Sendable {
+package struct RestartRecord: Hashable, Sendable {
   /// Not more than `countMax`.
-  private(set) var times: [ActorTime] = []
+  package private(set) var times: [ActorTime] = []
+
+  package init() {}
 
   /// Counts one more restart and says after which pause it may be; nil when there have been too many.
-  mutating func restart(at now: ActorTime, by policy: RestartPolicy) -> Duration? {
+  package mutating func restart(at now: ActorTime, by policy: RestartPolicy) -> Duration? {
     self.times.removeAll { $0.advanced(by: policy.window) <= now }
     guard self.times.count < policy.countMax else { return nil }
     var delay = min(policy.delay, policy.delayMax)
     for _ in self.times {
-      guard delay < policy.delayMax, delay > .zero else { break }
+      guard policy.delayMax > delay else { break }
       delay = min(delay * 2, policy.delayMax)
     }
     self.times.append(now)

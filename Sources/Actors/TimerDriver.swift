@@ -35,7 +35,7 @@ final class TimerDriver: Sendable {
       state.epoch += 1
       let (earlier, epoch) = (state.task, state.epoch)
       earlier?.cancel()
-      state.task = Task(executorPreference: self.executor) {
+      state.task = Task.detached(executorPreference: self.executor) {
         // So that whoever awaits the last one has awaited all.
         await earlier?.value
         await self.run(epoch)

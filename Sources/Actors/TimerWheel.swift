@@ -1,33 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Something that is to happen at a moment. In one wheel at most.
-class TimerEntry: @unchecked Sendable {
+@usableFromInline package class TimerEntry: @unchecked Sendable {
   // Unchecked: the fields are touched by the wheel alone, which is always under its driver's lock.
   fileprivate var tick: Int64 = 0
   fileprivate var next: TimerEntry?
   fileprivate unowned(unsafe) var previous: TimerEntry?
   fileprivate var isArmed = false
 
+  @usableFromInline package init() {}
+
   /// Its moment has come. Called once, outside of all locks, by the timers' own task.
   func fire() {}
 }
 
-/// Timers in slots by the tick of their moment: arming and disarming cost the same whatever their number. Knows no clock.
+/// Timers in slots by the tick of their moment: arming and disarming cost the same whatever their number. Knows no
+/// clock.
 ///
 /// Hashed wheel: what is further away than one round stands in its slot until its round comes.
-struct TimerWheel {
+package struct TimerWheel {
   /// Timers fire so much late at most, besides what the scheduler adds, and never early.
-  static let tickNanoseconds: Int64 = 4_000_000
+  package static let tickNanoseconds: Int64 = 4_000_000
   private static let slotCount: Int64 = 1_024
 
   private var slots: [TimerEntry?] = Array(repeating: nil, count: Int(Self.slotCount))
   /// All timers of this tick and those before have fired.
   private var current: Int64
-  private(set) var count = 0
+  package private(set) var count = 0
   /// No timer has an earlier tick.
   private var earliest = Int64.max
 
-  init(now: ActorTime) { self.current = now.nanoseconds / Self.tickNanoseconds }
+  package init(now: ActorTime) { self.current = now.nanoseconds / Self.tickNanoseconds }
 
   /// Rounded up, so that nothing fires early.
   private static func tick(of time: ActorTime) -> Int64 {
@@ -38,12 +41,13 @@ struct TimerWheel {
   private static func slot(of tick: Int64) -> Int { Int((tick % self.slotCount + self.slotCount) % self.slotCount) }
 
   /// Before `next`, nothing has to be done. nil without timers.
-  var next: ActorTime? {
-    self.count == 0 ? nil : ActorTime(nanoseconds: min(self.earliest, .max / Self.tickNanoseconds) * Self.tickNanoseconds)
+  package var next: ActorTime? {
+    guard self.count > 0 else { return nil }
+    return ActorTime(nanoseconds: min(self.earliest, .max / Self.tickNanoseconds) * Self.tickNanoseconds)
   }
 
   /// Does nothing if it is armed already.
-  mutating func arm(_ entry: TimerEntry, at time: ActorTime) {
+  package mutating func arm(_ entry: TimerEntry, at time: ActorTime) {
     guard !entry.isArmed else { return }
     // What is due already comes with the next tick.
     entry.tick = max(Self.tick(of: time), self.current + 1)
@@ -58,7 +62,7 @@ struct TimerWheel {
   }
 
   /// Does nothing if it is not armed.
-  mutating func disarm(_ entry: TimerEntry) {
+  package mutating func disarm(_ entry: TimerEntry) {
     guard entry.isArmed else { return }
     entry.isArmed = false
     let next = entry.next
@@ -74,7 +78,7 @@ struct TimerWheel {
   }
 
   /// Takes out all whose moment has come, those of earlier ticks first.
-  mutating func advance(to now: ActorTime) -> [TimerEntry] {
+  package mutating func advance(to now: ActorTime) -> [TimerEntry] {
     let target = now.nanoseconds / Self.tickNanoseconds
     guard target > self.current else { return [] }
     var due: [TimerEntry] = []

@@ -3,7 +3,7 @@
 private import Synchronization
 
 /// Hears of the end of one actor, once.
-class EndObserver: @unchecked Sendable {
+package class EndObserver: @unchecked Sendable {
   // Unchecked: it has no state; subclasses say why they are safe.
 
   /// Called once, outside of all locks.
@@ -82,19 +82,26 @@ final class EndWaiter: EndObserver, @unchecked Sendable {
     continuation?.resume(returning: reason)
   }
 
+  /// Waits, also when the task is cancelled.
+  func uncancelledReason() async { _ = await self.decision() }
+
   /// nil when the task was cancelled.
   func reason() async -> EndReason? {
     await withTaskCancellationHandler {
-      await withUnsafeContinuation { continuation in
-        let decided = self.state.withLock { state -> EndReason?? in
-          if case .decided(let reason) = state { return .some(reason) }
-          state = .suspended(continuation)
-          return nil
-        }
-        if let decided { continuation.resume(returning: decided) }
-      }
+      await self.decision()
     } onCancel: {
       self.decide(nil)
+    }
+  }
+
+  private func decision() async -> EndReason? {
+    await withUnsafeContinuation { continuation in
+      let decided = self.state.withLock { state -> EndReason?? in
+        if case .decided(let reason) = state { return .some(reason) }
+        state = .suspended(continuation)
+        return nil
+      }
+      if let decided { continuation.resume(returning: decided) }
     }
   }
 }

@@ -18,6 +18,7 @@ struct BTBench: AsyncParsableCommand {
     abstract: "Measures nodes over mutual TLS, beside what the machine and others give.",
     subcommands: [
       NodeCommand.self, ClusterCommand.self, ClusterLoadCommand.self, ReadsCommand.self, RoutesCommand.self,
+      MessagesCommand.self,
     ],
     defaultSubcommand: NodeCommand.self)
 

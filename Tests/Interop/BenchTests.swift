@@ -63,4 +63,29 @@ struct BenchTests {
       #expect(domains.allSatisfy { $0.processCount >= 60 && $0.findCount > 0 && $0.wrongCount == 0 })
     }
   }
+
+  private struct MessagesReport: Decodable {
+    struct Rate: Decodable {
+      var name: String
+      var perSecond: Double
+    }
+
+    var actorCount: Int
+    var rates: [Rate]
+    var bytesPerIdleActor: Double?
+  }
+
+  @Test("measures messages between actors of one process")
+  func messages() async throws {
+    let results = try Scratch()
+    let json = "\(results.path)/report.json"
+    let end = try await Program.run(
+      Installed.product("btbench"), ["messages", "--local", "--quick", "--json", json])
+    try #require(end.status == 0, "\(end.errors)")
+    let report = try JSONDecoder().decode(MessagesReport.self, from: Data(contentsOf: URL(filePath: json)))
+    #expect(report.actorCount == 20_000)
+    #expect(report.rates.count == 5 && report.rates.allSatisfy { $0.perSecond > 0 })
+    // The size does not depend on the machine: a million in 1 GiB.
+    #expect(report.bytesPerIdleActor ?? 0 < 1_073)
+  }
 }
