@@ -55,6 +55,24 @@ package struct FileInfo: Hashable, Sendable {
     if record.links.part.pending != nil { self.linkCount = max(self.linkCount, 1) }
   }
 
+  /// Describes a file as it was written, which by now has no name any more.
+  ///
+  /// - Parameter content: what was written.
+  init(nameless file: FileID, content: ContentPart, rules: AccessRules) {
+    self.fileID = file
+    self.type = .file
+    self.size = content.size
+    self.version = 1
+    self.linkCount = 0
+    self.rules = rules
+    (self.modified, self.changed) = (content.modified, content.modified)
+    (self.accessed, self.created) = (content.modified, content.modified)
+    self.storedBytes = content.sectorCount * UInt64(content.sectorSize)
+    self.keyEpoch = content.keyEpoch
+    self.readcaps = []
+    self.isCutOff = false
+  }
+
   /// About how many bytes it takes in a message.
   var byteCount: Int {
     let readcapsByteCount = self.readcaps.reduce(0) { $0 + 8 + $1.bytes.count }

@@ -334,9 +334,21 @@ extension Filesystem {
         return self.fileID
       }
       return try await self.filesystem.unlessRemoved([self.parent]) { () throws(FilesystemError) in
-        guard let record = try await self.filesystem.change(self.parent, request) else { throw .notFound }
-        return FileInfo(record)
+        if let record = try await self.filesystem.change(self.parent, request) { return FileInfo(record) }
+        guard let info = try await self.writtenBefore(change.content) else { throw .notFound }
+        return info
       }
+    }
+
+    /// What a repetition is answered whose file has made room for another one since, or was removed: it was written
+    /// nevertheless.
+    private func writtenBefore(_ content: ContentPart) async throws(FilesystemError) -> FileInfo? {
+      guard let identified = self.request.identified,
+        let file = try await self.filesystem.result(
+          of: identified.id, by: identified.principal, in: self.parent.fileID.generation) ?? nil
+      else { return nil }
+      let rules = AccessRules(owner: try self.request.writer(), group: .root, mode: self.mode)
+      return FileInfo(nameless: file, content: content, rules: rules)
     }
 
     /// Removes what was stored so far, also by a copy of this that got further.

@@ -507,6 +507,18 @@ struct OperationTests {
         try await filesystem.remove(path("/h"), expecting: .file, operation(5))
         try await filesystem.remove(path("/h"), expecting: .file, operation(5))
         #expect(try await filesystem.get("/d/g") == [1, 5])
+        // What was written was written, whatever took its place since.
+        let written = try await filesystem.put("/h", [7, 8], as: operation(6))
+        try await filesystem.put("/h", [9])
+        for _ in 0..<2 {
+          let again = try await filesystem.put("/h", [7, 8], as: operation(6))
+          #expect(again.fileID == written.fileID && again.size == 2 && again.linkCount == 0)
+          if try await filesystem.names("/").contains("h") {
+            #expect(try await filesystem.get("/h") == [9])
+            try await filesystem.remove("/h")
+          }
+        }
+        #expect(try await !filesystem.names("/").contains("h"))
         return session
       }
       try await domain.withFilesystem { (filesystem: Filesystem) async throws in
