@@ -9,8 +9,11 @@ extension Filesystem {
   /// Removes what uploads left behind that a crash broke off: inodes that never got their name. To be called before the
   /// service takes requests, since those of uploads in progress look the same.
   ///
+  /// While the cluster is frozen, nothing is: of what is moved elsewhere, these are not.
+  ///
   /// - Returns: how many were removed.
   package func removePending() async throws(FilesystemError) -> Int {
+    guard self.sectors.freeze == .open else { return 0 }
     let inodes: [UInt64]
     do { inodes = try self.sectors.store.inodes(flag: .pending) } catch {
       throw .sector(SectorError(error, generation: self.sectors.generation))

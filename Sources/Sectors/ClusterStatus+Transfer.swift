@@ -60,6 +60,8 @@ extension SectorGroup {
   ///
   /// - Parameter home: the home's record.
   package func noteHome(_ home: AttributesPart) {
+    // The home was taken back as a whole: whose credentials hold in it, the cluster above says from now on.
+    if self.isRetired, home.servedByGeneration != self.generation { self.credentials.retire() }
     self.homeOwner.withLock { $0 = home.rules.owner }
     self.homeReaders.withLock { $0 = Set(home.readcaps.map(\.principal)) }
   }

@@ -42,6 +42,8 @@ package final class CredentialIndex: Sendable {
     var notedAt: [FileID: LogIndex] = [:]
     var copyNotedAt: [String: LogIndex] = [:]
     var damaged: [FileID] = []
+    /// Whether only copies count.
+    var isRetired = false
 
     func entry(_ path: TreePath) -> Entry? { self.copies[path] ?? self.byPath[path] }
 
@@ -137,6 +139,15 @@ package final class CredentialIndex: Sendable {
     }
   }
 
+  /// From now on only copies count: what is stored here is stored by the cluster above, which says what holds of it.
+  func retire() {
+    self.state.withLock { state in
+      state.isRetired = true
+      for path in state.byPath.keys { state.change(path) { $0.byPath[path] = nil } }
+      state.pathByFile = [:]
+    }
+  }
+
   /// Whether there is no credential file at all.
   var isEmpty: Bool { self.state.withLock { $0.byPath.isEmpty && $0.copies.isEmpty } }
 
@@ -147,7 +158,7 @@ package final class CredentialIndex: Sendable {
       if let former = state.pathByFile.removeValue(forKey: file), state.byPath[former]?.fileID == file {
         state.change(former) { $0.byPath[former] = nil }
       }
-      guard let entry else { return }
+      guard let entry, !state.isRetired else { return }
       state.pathByFile[file] = entry.path
       state.change(entry.path) { $0.byPath[entry.path] = entry }
     }

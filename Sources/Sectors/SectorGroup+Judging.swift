@@ -302,7 +302,12 @@ extension SectorGroup {
     }
     let path = credential.marks.place.path
     if let old, old.credential == record.credential { return path }
-    guard (try? credential.verify(with: self.verifier, at: self.date)) != nil else { throw .badSignature(file) }
+    // One that has expired stays what it is when it is moved here with its directory. It admits nobody: who connects is
+    // judged anew.
+    guard
+      (try? credential.verify(with: self.verifier, at: self.date)) != nil
+        || policy.isFilesystem && (try? credential.verifyAtIssue(with: self.verifier)) != nil
+    else { throw .badSignature(file) }
     if let present = self.credentials.entry(path), present.fileID != file {
       throw .invalidRecord(file, .contradiction("credential"))
     }

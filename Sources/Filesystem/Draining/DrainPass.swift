@@ -390,7 +390,9 @@ struct DrainPass: Sendable {
     var outcome = Outcome(file: copy)
     var draft = try await edit.draft(copy)
     let isNew = draft.old == nil
-    if !isNew, let content = draft.currentContent, let attributes = draft.currentAttributes {
+    // A copy with a name in the directory itself, as another run has left it, is in use: what it says now counts.
+    let isLive = draft.currentLinks?.parents.contains(self.directory.fileID) ?? false
+    if !isNew, !isLive, let content = draft.currentContent, let attributes = draft.currentAttributes {
       var isChanged = false
       var contentVersion = content.version
       let isFile = item.entry.type == .file || item.entry.type == .symbolicLink

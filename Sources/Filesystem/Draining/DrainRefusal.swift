@@ -10,6 +10,8 @@ package enum DrainRefusal: String, Hashable, Sendable {
   case noKey = "NO_KEY"
   /// The two clusters store sectors of different sizes.
   case sectorSize = "SECTOR_SIZE"
+  /// It is being taken back, which has to end before this.
+  case underWay = "UNDER_WAY"
   /// What its cluster stores counts no more: it can only be finished.
   case finishing = "FINISHING"
 
@@ -20,6 +22,7 @@ package enum DrainRefusal: String, Hashable, Sendable {
     case .nested: "a directory below has processes of its own"
     case .noKey: "the processes above have no key for it, or for something in it"
     case .sectorSize: "the clusters store sectors of different sizes"
+    case .underWay: "it goes on already"
     case .finishing: "it is about to be finished, or is"
     }
   }

@@ -30,6 +30,8 @@ extension Filesystem {
   private static let checkTime = Duration.seconds(2)
   /// Names that are switched over in one commit.
   private static let switchCountMax = 200
+  /// Bytes of records, after which no further one is put into the same commit. A record has up to 64 KiB.
+  private static let switchByteCountMax = 1 << 20
 
   // MARK: What others call
 
@@ -37,7 +39,7 @@ extension Filesystem {
   ///
   /// - Returns: its file id.
   package func checkDrain(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> FileID {
-    let (place, state, known, _) = try await self.existing(path, for: caller, follow: true)
+    let (place, state, known, _) = try await self.existing(path, for: caller, follow: false)
     // Whoever stores the directory itself does it.
     guard self.home.path.isRoot || place.path != self.home.path else {
       throw self.redirection(upTo: place.path == path ? nil : place.path)
@@ -69,6 +71,10 @@ extension Filesystem {
             try await self.performDrain(path, file, progress)
           })
       } catch {
+        // Whatever it was, also of a run before: nobody waits for what may take long.
+        if let volume = try? await self.volumeToDrain(path, file), (try? await volume.freezeState()) == .frozen {
+          try? await volume.setFreeze(.open, by: self.identity)
+        }
         return .failure(error)
       }
     }
@@ -89,10 +95,8 @@ extension Filesystem {
   }
 
   private func performCancel(_ path: TreePath, _ file: FileID) async throws(FilesystemError) {
-    guard let directory = try await self.directoryToDrain(path, file),
-      let generation = try await self.generationToDrain(directory, at: path)
-    else { throw .drainRefused(.finishing) }
-    let volume = try await self.volumes.volume(of: generation)
+    // That takes no key.
+    guard let volume = try await self.volumeToDrain(path, file) else { throw .drainRefused(.finishing) }
     do { try await volume.setFreeze(.open, by: self.identity) } catch {
       if case .invalid = error { throw FilesystemError.drainRefused(.finishing) }
       throw FilesystemError(error, sectorSize: volume.sectorSize)
@@ -101,6 +105,27 @@ extension Filesystem {
   }
 
   // MARK: What there is
+
+  /// The volume of the generation that serves a directory; nil when none does.
+  private func volumeToDrain(_ path: TreePath, _ file: FileID) async throws(FilesystemError) -> (any Volume)? {
+    guard let record = try await self.storedRecord(file) else { return nil }
+    try await self.verify(record)
+    guard let generation = record.attributes.part.servedByGeneration else { return nil }
+    self.volumes.note(generation, serving: path, file)
+    return try await self.volumes.volume(of: generation)
+  }
+
+  /// Whether a directory is being taken back.
+  func isBeingDrained(_ file: FileID) throws(FilesystemError) -> Bool {
+    let tasks: [String: [UInt8]]
+    do { tasks = try self.sectors.tasks() } catch {
+      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    }
+    return tasks.contains { id, bytes in
+      guard let task = try? TaskRecord(id: id, bytes: bytes) else { return false }
+      return task.kind == .drain && task.file == file
+    }
+  }
 
   /// The directory at a path, if it is still this one; nil when it is gone.
   private func directoryToDrain(_ path: TreePath, _ file: FileID) async throws(FilesystemError) -> InodeState? {
@@ -210,6 +235,7 @@ extension Filesystem {
         try await self.fence(directory)
         try await self.requireJoined(directory)
         try await self.finishCopies(&pass, .contents)
+        try await self.requireJoined(directory)
         do { try await volume.setFreeze(.retired, by: self.identity) } catch { throw translate(error) }
       } catch {
         // Nobody waits for what may take long. It is refused if it is retired after all.
@@ -271,8 +297,12 @@ extension Filesystem {
         try await edit.open(directory)
         try await edit.open(staging)
         let names = edit.names(of: generation, in: directory)
-        for name in names.prefix(Self.switchCountMax) { try await edit.switchOver(name, in: directory, from: staging) }
-        let isLast = names.count <= Self.switchCountMax
+        var (count, byteCount) = (0, 0)
+        for name in names.prefix(Self.switchCountMax) where byteCount < Self.switchByteCountMax {
+          byteCount += try await edit.switchOver(name, in: directory, from: staging)
+          count += 1
+        }
+        let isLast = count == names.count
         if isLast { try await edit.takeBack(directory.fileID, from: generation) }
         if try await self.commit(&edit) == nil {
           conflictCount += 1
@@ -296,16 +326,19 @@ extension Edit {
   }
 
   /// Has a name lead to the copy.
+  ///
+  /// - Returns: the bytes of the copy's record.
   fileprivate mutating func switchOver(
     _ name: PathComponent, in directory: InodeState, from staging: InodeState
-  ) async throws(FilesystemError) {
-    guard let old = self.entry(name, in: directory) else { return }
+  ) async throws(FilesystemError) -> Int {
+    guard let old = self.entry(name, in: directory) else { return 0 }
     guard var new = self.entry(name, in: staging), new.type == old.type else { throw .dataLoss(old.fileID, .missing) }
     // What became known of the key since it was copied.
     if old.isMarkedExposed || old.nextKey.map({ $0 != new.key }) ?? false { new.isMarkedExposed = true }
     self.update(new, in: directory)
     self.removeEntry(name, in: staging)
     try await self.move(new.fileID, from: staging.fileID, to: directory.fileID)
+    return (try? await self.record(new.fileID)?.serialized().count) ?? 0
   }
 
   /// Has a directory be served by no other generation than its own.

@@ -129,6 +129,8 @@ extension Filesystem {
       true
     } changing: {
       edit, record throws(FilesystemError) in
+      // Its copies would be where others have their keys; and once it is retired, nobody could read it any more.
+      if isCutOff, try self.isBeingDrained(record.fileID) { throw .drainRefused(.underWay) }
       try await edit.setCutOff(record.fileID, isCutOff)
     }
     if !isCutOff { _ = try await self.begin(.rekey, place.path, state.fileID) }
