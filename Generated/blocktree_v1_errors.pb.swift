@@ -198,8 +198,10 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
   /// that is done: repeat the operation in a moment. Metadata: "generation", "retry_delay_ms".
   case generationFrozen // = 50
 
-  /// FAILED_PRECONDITION: the directory can not be taken back from its cluster. Metadata: "cause" (NOT_DELEGATED; NESTED when
-  /// a directory below has a cluster of its own; NO_KEY when the processes above can not read it; SECTOR_SIZE when the clusters' sectors differ in size; FINISHING).
+  /// FAILED_PRECONDITION: the directory can not be taken back from its cluster, or not be cut off meanwhile. Metadata: "cause"
+  /// (NOT_DELEGATED; NESTED when a directory below has a cluster of its own; NO_KEY when the processes above can not read
+  /// it, or it is cut off, or lies in a directory that is; SECTOR_SIZE when the clusters' sectors differ in size; UNDER_WAY;
+  /// FINISHING).
   case drainRefused // = 51
   case UNRECOGNIZED(Int)
 

@@ -699,6 +699,8 @@ extension Blocktree_V1_FilesystemService {
         /// >
         /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
         /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        /// > 
+        /// > Errors: DRAIN_REFUSED while it, or a directory below, is being taken back from its cluster.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Blocktree_V1_CutOffRequest` messages.
@@ -1121,6 +1123,8 @@ extension Blocktree_V1_FilesystemService {
         /// >
         /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
         /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        /// > 
+        /// > Errors: DRAIN_REFUSED while it, or a directory below, is being taken back from its cluster.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_CutOffRequest` message.
@@ -1543,6 +1547,8 @@ extension Blocktree_V1_FilesystemService {
         /// >
         /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
         /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        /// > 
+        /// > Errors: DRAIN_REFUSED while it, or a directory below, is being taken back from its cluster.
         ///
         /// - Parameters:
         ///   - request: A `Blocktree_V1_CutOffRequest` message.
@@ -2839,6 +2845,8 @@ extension Blocktree_V1_FilesystemService {
         /// >
         /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
         /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        /// > 
+        /// > Errors: DRAIN_REFUSED while it, or a directory below, is being taken back from its cluster.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_CutOffRequest` message.
@@ -3573,6 +3581,8 @@ extension Blocktree_V1_FilesystemService {
         /// >
         /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
         /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+        /// > 
+        /// > Errors: DRAIN_REFUSED while it, or a directory below, is being taken back from its cluster.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Blocktree_V1_CutOffRequest` message.
@@ -4243,6 +4253,8 @@ extension Blocktree_V1_FilesystemService.ClientProtocol {
     /// >
     /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
     /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+    /// > 
+    /// > Errors: DRAIN_REFUSED while it, or a directory below, is being taken back from its cluster.
     ///
     /// - Parameters:
     ///   - request: A request containing a single `Blocktree_V1_CutOffRequest` message.
@@ -4966,6 +4978,8 @@ extension Blocktree_V1_FilesystemService.ClientProtocol {
     /// >
     /// > Takes the key of a directory out of its entry in the directory above, under a new key: from then on only those read it
     /// > who have a readcap, and those who serve the directories above do not. Or puts it back.
+    /// > 
+    /// > Errors: DRAIN_REFUSED while it, or a directory below, is being taken back from its cluster.
     ///
     /// - Parameters:
     ///   - message: request message to send.

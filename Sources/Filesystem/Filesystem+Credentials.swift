@@ -36,7 +36,7 @@ extension Filesystem {
     }
     guard let directory = verified.credential.path.parent else { throw .badCredential("PATH_NOT_COVERED") }
     // What stores the directory itself stores the credential files in it, and whoever has its key names them there.
-    if directory == self.home.path, !directory.isRoot, try await !self.isCutOff(self.root) {
+    if directory == self.home.path, !directory.isRoot, try await !self.isCutOff(self.home.fileID) {
       throw self.redirection(upTo: nil)
     }
     // No directory is renamed meanwhile.

@@ -355,7 +355,7 @@ extension Filesystem {
       return try await self.place(of: path, for: request.caller, follow: false)
     }
     // There the directory gets a new key, too, unless nobody but its own processes has that.
-    if let parent = place.parent, self.isForeignHome(parent.fileID), try await !self.isCutOff(parent) {
+    if let parent = place.parent, self.isForeignHome(parent.fileID), try await !self.isCutOff(parent.fileID) {
       throw self.redirection(upTo: nil)
     }
     return place

@@ -99,7 +99,7 @@ package enum ErrorText {
     case "NOT_DELEGATED": "the directory has no cluster of its own"
     case "NESTED": "a directory below it has a cluster of its own; drain that one first"
     case "NO_KEY": "it is cut off from the processes above, which can not read it; join it first with grant --parent"
-    case "UNDER_WAY": "this goes on already; see 'btrpc tasks'"
+    case "UNDER_WAY": "it, or a directory below it, is being taken back from its cluster; see 'btrpc tasks'"
     case "FINISHING": "it is about to be finished, and can not be given up any more"
     default: "the directory can not be taken back from its cluster (\(cause ?? "for a reason that is not known"))"
     }

@@ -50,7 +50,7 @@ struct DrainTests {
       let image = try await site.image(by: site.siteFilesystem)
       #expect(image.nodes["/site/small"]?.links == 2)
       #expect(site.root.credentials.entry(path("/site/d/ann")) == nil)
-      let file = try await site.rootFilesystem.checkDrain(TestSite.path, for: TestDomain.owner)
+      let file = try await site.rootFilesystem.checkDrain(TestSite.path, for: TestDomain.owner).file
       #expect(try await file == site.directory)
       let progress = try await site.drain()
       try await site.expectTakenBack(image)

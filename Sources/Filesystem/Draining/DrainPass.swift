@@ -247,7 +247,8 @@ struct DrainPass: Sendable {
         self.isIncomplete = true
         continue
       }
-      byteCount += outcome.byteCount
+      // With access list and readcaps, a record takes up to 64 KiB.
+      byteCount += outcome.byteCount + ((try? item.record.serialized().count) ?? 0)
       if outcome.isLarge { large.append((item, outcome.file)) }
       if item.entry.type == .directory {
         let state = self.filesystem.inodes.state(outcome.file, type: .directory, key: item.state.key)

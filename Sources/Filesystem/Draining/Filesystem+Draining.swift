@@ -37,8 +37,10 @@ extension Filesystem {
 
   /// Checks that a directory can be taken back, for somebody who owns it or the root directory.
   ///
-  /// - Returns: its file id.
-  package func checkDrain(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> FileID {
+  /// - Returns: its path, without symbolic links, and its file id.
+  package func checkDrain(
+    _ path: TreePath, for caller: CallerIdentity
+  ) async throws(FilesystemError) -> (path: TreePath, file: FileID) {
     let (place, state, known, _) = try await self.existing(path, for: caller, follow: false)
     // Whoever stores the directory itself does it.
     guard self.home.path.isRoot || place.path != self.home.path else {
@@ -52,9 +54,9 @@ extension Filesystem {
     guard let generation = try await self.generationToDrain(state, at: place.path) else {
       throw .drainRefused(.notDelegated)
     }
-    try await self.requireJoined(state)
+    try await self.requireJoined(place.path)
     try await self.requireNoneNested(in: state, generation)
-    return state.fileID
+    return (place.path, state.fileID)
   }
 
   /// Takes a directory back: one run, until it is done. To be called again later, by whichever process leads, when it
@@ -115,15 +117,15 @@ extension Filesystem {
     return try await self.volumes.volume(of: generation)
   }
 
-  /// Whether a directory is being taken back.
-  func isBeingDrained(_ file: FileID) throws(FilesystemError) -> Bool {
+  /// Whether a directory is being taken back, at a path or below it.
+  func isDraining(below path: TreePath) throws(FilesystemError) -> Bool {
     let tasks: [String: [UInt8]]
     do { tasks = try self.sectors.tasks() } catch {
       throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
     }
     return tasks.contains { id, bytes in
       guard let task = try? TaskRecord(id: id, bytes: bytes) else { return false }
-      return task.kind == .drain && task.file == file
+      return task.kind == .drain && path.isSameOrAncestor(of: task.path)
     }
   }
 
@@ -158,9 +160,14 @@ extension Filesystem {
     return generation
   }
 
-  /// Refuses a directory that is cut off: where the copies lie, whoever has the key of what is above has theirs, too.
-  private func requireJoined(_ directory: InodeState) async throws(FilesystemError) {
-    if try await self.isCutOff(directory) { throw .drainRefused(.noKey) }
+  /// Refuses a directory that is cut off, or lies in one that is: where the copies lie, whoever has the key of the home has
+  /// theirs, too.
+  private func requireJoined(_ path: TreePath) async throws(FilesystemError) {
+    let place = try await self.place(of: path, for: self.own, follow: false)
+    guard let found = place.found else { throw .notFound }
+    for directory in place.directories + [found.state.fileID] where directory != self.home.fileID {
+      if try await self.isCutOff(directory) { throw .drainRefused(.noKey) }
+    }
   }
 
   /// Looks for directories below that have clusters of their own, for a while: a drain that meets one later does not go
@@ -219,7 +226,7 @@ extension Filesystem {
     if state != .retired {
       for number in 1...Self.passCountMax {
         progress.set(step: "copying (pass \(number))")
-        try await self.requireJoined(directory)
+        try await self.requireJoined(path)
         try await pass.run(.contents)
         if pass.changeCount <= Self.passChangeCountMin, pass.byteCount <= Self.passByteCountMin { break }
       }
@@ -233,9 +240,9 @@ extension Filesystem {
     if state != .retired {
       do throws(FilesystemError) {
         try await self.fence(directory)
-        try await self.requireJoined(directory)
+        try await self.requireJoined(path)
         try await self.finishCopies(&pass, .contents)
-        try await self.requireJoined(directory)
+        try await self.requireJoined(path)
         do { try await volume.setFreeze(.retired, by: self.identity) } catch { throw translate(error) }
       } catch {
         // Nobody waits for what may take long. It is refused if it is retired after all.

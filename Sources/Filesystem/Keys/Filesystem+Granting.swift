@@ -130,7 +130,7 @@ extension Filesystem {
     } changing: {
       edit, record throws(FilesystemError) in
       // Its copies would be where others have their keys; and once it is retired, nobody could read it any more.
-      if isCutOff, try self.isBeingDrained(record.fileID) { throw .drainRefused(.underWay) }
+      if isCutOff, try self.isDraining(below: place.path) { throw .drainRefused(.underWay) }
       try await edit.setCutOff(record.fileID, isCutOff)
     }
     if !isCutOff { _ = try await self.begin(.rekey, place.path, state.fileID) }
@@ -258,7 +258,7 @@ extension Filesystem {
     guard let directory, let name else {
       // The home. Its key stands in readcaps alone if it is the root directory, or cut off; otherwise in a directory that
       // only others read.
-      let isCutOff = try await self.isCutOff(state)
+      let isCutOff = try await self.isCutOff(file)
       guard self.home.path.isRoot || isCutOff else { throw self.redirection(upTo: nil) }
       return try await self.drawKey(of: file, from: key, operation, keeping: isKept, changing: changing)
     }

@@ -93,8 +93,15 @@ extension Filesystem {
     let record = progress.record
     return switch record.kind {
     case .rekey: try await self.rekey(record, progress)
-    case .drain: try await self.drain(record.path, record.file, progress)
+    case .drain: try await self.takeBack(record, progress)
     }
+  }
+
+  private func takeBack(_ record: TaskRecord, _ progress: TaskProgress) async throws(FilesystemError) -> String {
+    let problem = try await self.drain(record.path, record.file, progress)
+    // What the cluster that is gone had still to seal anew, or to take from somebody, was written down there.
+    _ = try await self.begin(.rekey, record.path, record.file)
+    return problem
   }
 
   // MARK: For callers
@@ -116,10 +123,10 @@ extension Filesystem {
     do { try await self.sectors.requireLead() } catch {
       throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
     }
-    let file = try await self.checkDrain(path, for: caller)
+    let (place, file) = try await self.checkDrain(path, for: caller)
     self.noteTasks()
     if let present = self.drainTask(file) { return present }
-    return try await self.begin(.drain, path, file)
+    return try await self.begin(.drain, place, file)
   }
 
   /// Gives up what `beginDrain` has begun.

@@ -56,9 +56,9 @@ extension Filesystem {
   }
 
   /// Whether a directory's key is in no directory entry, so that only its own processes have it.
-  func isCutOff(_ directory: InodeState) async throws(FilesystemError) -> Bool {
+  func isCutOff(_ directory: FileID) async throws(FilesystemError) -> Bool {
     // Also by whoever has not learnt its newest key yet.
-    guard let record = try await self.storedRecord(directory.fileID) else { return false }
+    guard let record = try await self.storedRecord(directory) else { return false }
     try await self.verify(record)
     return record.attributes.part.isCutOff
   }
