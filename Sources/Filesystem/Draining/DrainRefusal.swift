@@ -22,7 +22,7 @@ package enum DrainRefusal: String, Hashable, Sendable {
     case .nested: "a directory below has processes of its own"
     case .noKey: "the processes above have no key for it, or for something in it"
     case .sectorSize: "the clusters store sectors of different sizes"
-    case .underWay: "it goes on already"
+    case .underWay: "it, or a directory below it, is being taken back"
     case .finishing: "it is about to be finished, or is"
     }
   }
