@@ -153,6 +153,19 @@ public enum Blocktree_V1_SectorService: Sendable {
                 type: .unary
             )
         }
+        /// Namespace for "FindCredentials" metadata.
+        public enum FindCredentials: Sendable {
+            /// Request type for "FindCredentials".
+            public typealias Input = Blocktree_V1_FindCredentialsRequest
+            /// Response type for "FindCredentials".
+            public typealias Output = Blocktree_V1_FindCredentialsResponse
+            /// Descriptor for "FindCredentials".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "blocktree.v1.SectorService"),
+                method: "FindCredentials",
+                type: .unary
+            )
+        }
         /// Namespace for "Status" metadata.
         public enum Status: Sendable {
             /// Request type for "Status".
@@ -178,6 +191,7 @@ public enum Blocktree_V1_SectorService: Sendable {
             FindOperation.descriptor,
             AllocateGeneration.descriptor,
             SetFreeze.descriptor,
+            FindCredentials.descriptor,
             Status.descriptor
         ]
     }
@@ -406,6 +420,27 @@ extension Blocktree_V1_SectorService {
             request: GRPCCore.StreamingServerRequest<Blocktree_V1_SetFreezeRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_SetFreezeResponse>
+
+        /// Handle the "FindCredentials" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether a credential file lies in a directory or anywhere below it, as of a moment after the call began: its path is
+        /// > signed, so nothing above it may be renamed. For filesystem services at or above the directory.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; WRONG_GENERATION.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Blocktree_V1_FindCredentialsRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Blocktree_V1_FindCredentialsResponse` messages.
+        func findCredentials(
+            request: GRPCCore.StreamingServerRequest<Blocktree_V1_FindCredentialsRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_FindCredentialsResponse>
 
         /// Handle the "Status" method.
         ///
@@ -636,6 +671,27 @@ extension Blocktree_V1_SectorService {
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_SetFreezeResponse>
 
+        /// Handle the "FindCredentials" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether a credential file lies in a directory or anywhere below it, as of a moment after the call began: its path is
+        /// > signed, so nothing above it may be renamed. For filesystem services at or above the directory.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; WRONG_GENERATION.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_FindCredentialsRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Blocktree_V1_FindCredentialsResponse` message.
+        func findCredentials(
+            request: GRPCCore.ServerRequest<Blocktree_V1_FindCredentialsRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_FindCredentialsResponse>
+
         /// Handle the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -865,6 +921,27 @@ extension Blocktree_V1_SectorService {
             context: GRPCCore.ServerContext
         ) async throws -> Blocktree_V1_SetFreezeResponse
 
+        /// Handle the "FindCredentials" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether a credential file lies in a directory or anywhere below it, as of a moment after the call began: its path is
+        /// > signed, so nothing above it may be renamed. For filesystem services at or above the directory.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; WRONG_GENERATION.
+        ///
+        /// - Parameters:
+        ///   - request: A `Blocktree_V1_FindCredentialsRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Blocktree_V1_FindCredentialsResponse` to respond with.
+        func findCredentials(
+            request: Blocktree_V1_FindCredentialsRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Blocktree_V1_FindCredentialsResponse
+
         /// Handle the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -1000,6 +1077,17 @@ extension Blocktree_V1_SectorService.StreamingServiceProtocol {
             }
         )
         router.registerHandler(
+            forMethod: Blocktree_V1_SectorService.Method.FindCredentials.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_FindCredentialsRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_FindCredentialsResponse>(),
+            handler: { request, context in
+                try await self.findCredentials(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
             forMethod: Blocktree_V1_SectorService.Method.Status.descriptor,
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_SectorServiceStatusRequest>(),
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_SectorServiceStatusResponse>(),
@@ -1109,6 +1197,17 @@ extension Blocktree_V1_SectorService.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_SetFreezeResponse> {
         let response = try await self.setFreeze(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func findCredentials(
+        request: GRPCCore.StreamingServerRequest<Blocktree_V1_FindCredentialsRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Blocktree_V1_FindCredentialsResponse> {
+        let response = try await self.findCredentials(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -1261,6 +1360,19 @@ extension Blocktree_V1_SectorService.SimpleServiceProtocol {
     ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_SetFreezeResponse> {
         return GRPCCore.ServerResponse<Blocktree_V1_SetFreezeResponse>(
             message: try await self.setFreeze(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func findCredentials(
+        request: GRPCCore.ServerRequest<Blocktree_V1_FindCredentialsRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Blocktree_V1_FindCredentialsResponse> {
+        return GRPCCore.ServerResponse<Blocktree_V1_FindCredentialsResponse>(
+            message: try await self.findCredentials(
                 request: request.message,
                 context: context
             ),
@@ -1541,6 +1653,32 @@ extension Blocktree_V1_SectorService {
             deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_SetFreezeResponse>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_SetFreezeResponse>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "FindCredentials" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether a credential file lies in a directory or anywhere below it, as of a moment after the call began: its path is
+        /// > signed, so nothing above it may be renamed. For filesystem services at or above the directory.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; WRONG_GENERATION.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_FindCredentialsRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_FindCredentialsRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_FindCredentialsResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func findCredentials<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_FindCredentialsRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_FindCredentialsRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_FindCredentialsResponse>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_FindCredentialsResponse>) async throws -> Result
         ) async throws -> Result where Result: Sendable
 
         /// Call the "Status" method.
@@ -1941,6 +2079,43 @@ extension Blocktree_V1_SectorService {
             )
         }
 
+        /// Call the "FindCredentials" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > Says whether a credential file lies in a directory or anywhere below it, as of a moment after the call began: its path is
+        /// > signed, so nothing above it may be renamed. For filesystem services at or above the directory.
+        /// > 
+        /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; WRONG_GENERATION.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Blocktree_V1_FindCredentialsRequest` message.
+        ///   - serializer: A serializer for `Blocktree_V1_FindCredentialsRequest` messages.
+        ///   - deserializer: A deserializer for `Blocktree_V1_FindCredentialsResponse` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func findCredentials<Result>(
+            request: GRPCCore.ClientRequest<Blocktree_V1_FindCredentialsRequest>,
+            serializer: some GRPCCore.MessageSerializer<Blocktree_V1_FindCredentialsRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Blocktree_V1_FindCredentialsResponse>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_FindCredentialsResponse>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Blocktree_V1_SectorService.Method.FindCredentials.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
         /// Call the "Status" method.
         ///
         /// > Source IDL Documentation:
@@ -2278,6 +2453,38 @@ extension Blocktree_V1_SectorService.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_SetFreezeRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_SetFreezeResponse>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "FindCredentials" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Says whether a credential file lies in a directory or anywhere below it, as of a moment after the call began: its path is
+    /// > signed, so nothing above it may be renamed. For filesystem services at or above the directory.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; WRONG_GENERATION.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Blocktree_V1_FindCredentialsRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func findCredentials<Result>(
+        request: GRPCCore.ClientRequest<Blocktree_V1_FindCredentialsRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_FindCredentialsResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.findCredentials(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Blocktree_V1_FindCredentialsRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Blocktree_V1_FindCredentialsResponse>(),
             options: options,
             onResponse: handleResponse
         )
@@ -2654,6 +2861,42 @@ extension Blocktree_V1_SectorService.ClientProtocol {
             metadata: metadata
         )
         return try await self.setFreeze(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "FindCredentials" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > Says whether a credential file lies in a directory or anywhere below it, as of a moment after the call began: its path is
+    /// > signed, so nothing above it may be renamed. For filesystem services at or above the directory.
+    /// > 
+    /// > Errors: PERMISSION_DENIED; INVALID_REQUEST; WRONG_GENERATION.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func findCredentials<Result>(
+        _ message: Blocktree_V1_FindCredentialsRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Blocktree_V1_FindCredentialsResponse>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Blocktree_V1_FindCredentialsRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.findCredentials(
             request: request,
             options: options,
             onResponse: handleResponse

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import BlocktreeSchema
+package import BlocktreeSchema
 internal import Foundation
 package import Inodes
 package import Routes
@@ -29,7 +29,7 @@ extension FindQuery {
     self.init(kind: kind, service: service, scope: scope)
   }
 
-  var message: Blocktree_V1_FindRequest {
+  package var message: Blocktree_V1_FindRequest {
     .with {
       $0.scope = self.scope.description
       $0.service = self.service?.name ?? ""
@@ -157,7 +157,7 @@ extension FindAnswer {
     }
   }
 
-  init(_ message: Blocktree_V1_FindResponse) throws(MalformedAnswer) {
+  package init(_ message: Blocktree_V1_FindResponse) throws(MalformedAnswer) {
     switch message.answer {
     case .found(let found)?: self = .found(try Found(found))
     case .redirect(let redirect)?: self = .redirect(try Redirect(redirect))
@@ -190,7 +190,7 @@ package enum CredentialAnswer: Hashable, Sendable {
     }
   }
 
-  init(_ message: Blocktree_V1_ReadCredentialResponse) throws(MalformedAnswer) {
+  package init(_ message: Blocktree_V1_ReadCredentialResponse) throws(MalformedAnswer) {
     switch message.answer {
     case .credential(let answer)?:
       guard answer.credential.count <= CredentialFile.byteCountMax else { throw MalformedAnswer(field: "credential") }

@@ -2,7 +2,6 @@
 
 internal import BlocktreeSchema
 package import GRPCCore
-package import Sectors
 internal import Transport
 internal import Trust
 
@@ -15,11 +14,11 @@ package struct GuestInterceptor: ServerInterceptor {
     Grpc_Reflection_V1_ServerReflection.descriptor.fullyQualifiedService,
   ]
 
-  private let group: SectorGroup
+  private let principals: any PrincipalJudge
   private let lookup: CredentialLookup
 
-  package init(group: SectorGroup, lookup: CredentialLookup) {
-    self.group = group
+  package init(principals: any PrincipalJudge, lookup: CredentialLookup) {
+    self.principals = principals
     self.lookup = lookup
   }
 
@@ -39,7 +38,7 @@ package struct GuestInterceptor: ServerInterceptor {
 
   private func require(_ credential: Credential) async throws(DiscoveryError) {
     // Not `confirms`: a guest that is in use is asked for again in time.
-    if self.group.isStoredHere(credential.path) { return }
+    if self.principals.isStoredHere(credential.path) { return }
     switch await self.lookup.confirm(credential) {
     case .confirmed: return
     case .refused: throw .permissionDenied

@@ -37,6 +37,7 @@ package final class NodeRoutes: RouteList, CredentialSource {
 
   private let caller: any DiscoveryCaller
   private let cluster: any OwnCluster
+  private let members: @Sendable () -> Redirect?
   private let above: @Sendable () -> Redirect?
   private let now: @Sendable () -> RouteTime
   private let state: Mutex<State>
@@ -46,12 +47,15 @@ package final class NodeRoutes: RouteList, CredentialSource {
 
   /// - Parameters:
   ///   - cluster: what this process's own cluster answers.
+  ///   - members: for a process that is no member of the cluster: those who are; nil when none is known.
   ///   - above: the processes of the cluster above; nil when none is known, and in the root's.
   ///   - now: the present time, on a clock that never goes back.
   package init(
-    cluster: any OwnCluster, caller: any DiscoveryCaller, above: @escaping @Sendable () -> Redirect? = { nil },
-    limits: RouteLimits = RouteLimits(), now: @escaping @Sendable () -> RouteTime
+    cluster: any OwnCluster, caller: any DiscoveryCaller, members: @escaping @Sendable () -> Redirect? = { nil },
+    above: @escaping @Sendable () -> Redirect? = { nil }, limits: RouteLimits = RouteLimits(),
+    now: @escaping @Sendable () -> RouteTime
   ) {
+    self.members = members
     self.caller = caller
     self.cluster = cluster
     self.above = above
@@ -125,7 +129,7 @@ package final class NodeRoutes: RouteList, CredentialSource {
     let search = try await self.drive(finder, here: { _ in cluster.redirect(toCredential: path) }) { process, _ in
       let said = try await self.caller.readCredential(path, at: process)
       if case .redirect(let redirect) = said {
-        guard redirect.directory == cluster.home else { return .answered(.redirect(redirect)) }
+        guard cluster.isKnownHere, redirect.directory == cluster.home else { return .answered(.redirect(redirect)) }
         // Others say that it would be here. Whoever asks has looked here before.
         answer = .absent(lifetime: AnswerLifetime.negative)
         return .settled
@@ -174,7 +178,7 @@ package final class NodeRoutes: RouteList, CredentialSource {
   ) async throws -> Search {
     var finder = finder
     var step = self.state.withLock { state in
-      self.giveAbove(&state.book)
+      self.give(to: &state.book)
       return finder.begin(&state.book, now: self.now(), here: here)
     }
     while true {
@@ -201,7 +205,8 @@ package final class NodeRoutes: RouteList, CredentialSource {
     }
   }
 
-  private func giveAbove(_ book: inout RouteBook) {
+  private func give(to book: inout RouteBook) {
+    if let members = self.members() { book.give(members.processes, of: members.directory) }
     guard let above = self.above() else { return }
     book.giveAbove(above.processes, of: above.directory)
   }
@@ -213,7 +218,7 @@ package final class NodeRoutes: RouteList, CredentialSource {
   /// - Parameter mayRead: whether the caller may know who is at the scope.
   package func answerElsewhere(_ query: FindQuery, mayRead: Bool) -> FindAnswer? {
     let elsewhere = self.state.withLock { state in
-      self.giveAbove(&state.book)
+      self.give(to: &state.book)
       return state.book.answerElsewhere(query, mayRead: mayRead, now: self.now())
     }
     if let query = elsewhere.toLearn { self.job.yield(.learn(query)) }
@@ -263,8 +268,14 @@ package final class NodeRoutes: RouteList, CredentialSource {
 package protocol OwnCluster: Sendable {
   /// The directory that it serves.
   var home: TreePath { get }
+  /// Whether this process is a member, and knows by itself what its cluster knows.
+  var isKnownHere: Bool { get }
   /// Its answer; nil when others know.
   func answer(_ query: FindQuery) -> FindAnswer?
   /// Who goes on to a credential file that it does not store; nil when that is for others to say.
   func redirect(toCredential path: TreePath) -> FindAnswer?
+}
+
+extension OwnCluster {
+  package var isKnownHere: Bool { true }
 }

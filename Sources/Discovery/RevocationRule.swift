@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import FoundationEssentials
-package import Sectors
 package import Trust
 
 /// Whose open connections are to be closed: of those whose certificate has expired, or whose credential file is gone or
@@ -11,11 +10,11 @@ package import Trust
 /// connection open, so that it is known within the lifetime of a confirmation that one is gone. When nobody can be
 /// asked, the connection ends with that lifetime.
 package struct RevocationRule: Sendable {
-  private let group: SectorGroup
+  private let principals: any PrincipalJudge
   private let lookup: CredentialLookup
 
-  package init(group: SectorGroup, lookup: CredentialLookup) {
-    self.group = group
+  package init(principals: any PrincipalJudge, lookup: CredentialLookup) {
+    self.principals = principals
     self.lookup = lookup
   }
 
@@ -23,7 +22,7 @@ package struct RevocationRule: Sendable {
   package func isRevoked(_ credential: Credential, at date: Date) -> Bool {
     if credential.notAfter < date { return true }
     // This process itself is never asked for.
-    if self.group.isStoredHere(credential.path) { return !self.group.confirms(credential) }
+    if self.principals.isStoredHere(credential.path) { return !self.principals.confirms(credential) }
     return self.lookup.hasLapsed(credential)
   }
 }

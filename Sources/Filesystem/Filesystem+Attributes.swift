@@ -74,10 +74,13 @@ extension Filesystem {
   {
     let (place, _, known, _) = try await self.existing(path, for: caller, follow: true)
     try self.require([], of: known.record, at: place, for: caller)
-    let status = self.sectors.status()
+    let usage: VolumeUsage
+    do { usage = try await self.sectors.usage() } catch {
+      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    }
     return FilesystemInfo(
-      totalBytes: status.usedBytes + status.diskFreeBytes, usedBytes: status.usedBytes,
-      freeBytes: status.diskFreeBytes, inodes: status.inodes, sectorSize: self.sectors.sectorSize,
+      totalBytes: usage.usedBytes + usage.freeBytes, usedBytes: usage.usedBytes, freeBytes: usage.freeBytes,
+      inodes: usage.inodes, sectorSize: self.sectors.sectorSize,
       generation: self.sectors.generation)
   }
 }

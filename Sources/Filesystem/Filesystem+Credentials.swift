@@ -22,12 +22,13 @@ extension Filesystem {
   ///   `notFound` when its directory is missing.
   package func addCredential(_ bytes: [UInt8], _ request: Request) async throws(FilesystemError) -> Admission {
     _ = try request.writer()
+    let member = try await self.requireMember()
     let file: CredentialFile
     let verified: VerifiedCredentialFile
     do throws(TrustError) {
       file = try CredentialFile(bytes: bytes)
       verified = try file.verify(
-        with: self.sectors.verifier, at: Date(timeIntervalSince1970: Double(self.now()) / 1e9))
+        with: member.verifier, at: Date(timeIntervalSince1970: Double(self.now()) / 1e9))
     } catch {
       throw .badCredential(error.rawValue)
     }
@@ -60,7 +61,8 @@ extension Filesystem {
     let path = verified.credential.path
     // The way is that of the process itself; what the caller may do is judged with the directory.
     let own = CallerIdentity.principal(self.identity.path)
-    let (parent, name, place) = try await self.newPlace(path, for: own, follow: false, entersLast: true)
+    let (parent, name, place) = try await self.newPlace(
+      path, for: own, follow: false, entersLast: true, needsMember: true)
     // Its path is its name: no symbolic link may have led here.
     guard place.path == path else { throw .notDirectory }
     let volume = try await self.volumes.volume(of: parent.fileID)
@@ -88,7 +90,7 @@ extension Filesystem {
         // is anyhow.)
         for directory in place.directories.dropFirst() { try await edit.touch(directory) }
         // No keys are drawn here, as that takes turns.
-        let again = try await self.place(of: path, for: own, follow: false, entersLast: true)
+        let again = try await self.place(of: path, for: own, follow: false, entersLast: true, needsMember: true)
         guard again.directories == place.directories else { throw .contended }
         try edit.createCredential(
           name: name, fileID: fileID, in: parent, bytes: file.bytes, owner: owner, contentID: contentID,

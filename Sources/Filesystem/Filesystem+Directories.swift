@@ -59,7 +59,7 @@ extension Filesystem {
     }
     try self.require(.read, of: known.record, at: place, for: caller)
     // Whoever stores what is in it describes it, too.
-    try self.checkServed(known.record, at: place.path, then: place.path == path ? nil : place.path)
+    try await self.checkServed(known.record, at: place.path, then: place.path == path ? nil : place.path)
     guard let directory = known.directory else { throw .notDirectory }
     let page = directory.page(after: start, count: count)
     // To describe what lies in a directory takes the permission to pass into it.
@@ -350,10 +350,12 @@ extension Filesystem {
   /// Where something is that is to be removed. A credential file is what the directory's own cluster stores, whoever serves
   /// the rest of the directory.
   private func placeOfRemoval(_ path: TreePath, _ request: Request) async throws(FilesystemError) -> Place {
-    let place = try await self.place(of: path, for: request.caller, follow: false, entersLast: true)
+    let place = try await self.place(
+      of: path, for: request.caller, follow: false, entersLast: true, needsMember: true)
     guard place.found?.entry?.type == .credential else {
       return try await self.place(of: path, for: request.caller, follow: false)
     }
+    _ = try await self.requireMember()
     // There the directory gets a new key, too, unless nobody but its own processes has that.
     if let parent = place.parent, self.isForeignHome(parent.fileID), try await !self.isCutOff(parent.fileID) {
       throw self.redirection(upTo: nil)
@@ -503,21 +505,10 @@ extension Filesystem {
 
   /// Whether a credential lies in a directory or anywhere below: its path is signed, so nothing above it is renamed.
   private func containsCredential(_ entry: DirectoryEntry) async throws(FilesystemError) -> Bool {
-    // Which credentials lie in directories of other generations is not known here.
-    guard entry.fileID.generation == self.sectors.generation else { throw .crossGeneration }
-    for credential in self.sectors.credentials.all {
-      // Those in the home directory are not below anything in it.
-      guard let directory = credential.directory, directory != self.home.fileID || self.home.path.isRoot,
-        let record = try await self.storedRecord(directory)
-      else { continue }
-      do {
-        if directory == entry.fileID { return true }
-        if try await self.sectors.isAtOrAbove(entry.fileID, record) { return true }
-      } catch {
-        throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
-      }
+    let volume = try await self.volumes.volume(of: entry.fileID)
+    do { return try await volume.holdsCredentials(atOrBelow: entry.fileID) } catch {
+      throw FilesystemError(error, sectorSize: volume.sectorSize)
     }
-    return false
   }
 
   static func randomContentID() -> [UInt8] {

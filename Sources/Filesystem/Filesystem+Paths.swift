@@ -41,17 +41,22 @@ extension Filesystem {
   /// - Throws: `notFound` when a directory on the way is missing; `permissionDenied` for anonymous callers as soon as
   ///   a directory on the way is not open to others, and for others where they may not know.
   ///
-  /// - Parameter entersLast: whether the last directory is looked into although another cluster serves it: what is meant is
-  ///   of the cluster that stores the directory itself.
+  /// - Parameters:
+  ///   - entersLast: whether the last directory is looked into although another cluster serves it: what is meant is of
+  ///     the cluster that stores the directory itself.
+  ///   - needsMember: whether it is for something that only members of a cluster do. Where a directory's own processes
+  ///     are gateways, that is done here.
   func place(
-    of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false, drawing keys: Drawing = .none
+    of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false,
+    needsMember: Bool = false, drawing keys: Drawing = .none
   ) async throws(FilesystemError) -> Place {
     var attemptCount = 0
     var drawnCount = 0
     while attemptCount < Self.attemptsMax, drawnCount < TreePath.byteCountMax {
       let place: Place?
       do throws(FilesystemError) {
-        place = try await self.attemptPlace(of: path, for: caller, follow: follow, entersLast: entersLast)
+        place = try await self.attemptPlace(
+          of: path, for: caller, follow: follow, entersLast: entersLast, needsMember: needsMember)
       } catch {
         guard case .keyOutdated(let file) = error else { throw error }
         self.names.forget(file)
@@ -95,7 +100,7 @@ extension Filesystem {
 
   /// Nil when something on the way was removed while it was looked up: another may have taken its place.
   private func attemptPlace(
-    of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool
+    of path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool, needsMember: Bool
   ) async throws(FilesystemError) -> Place? {
     try await self.requireServing()
     // What lies elsewhere is for others to judge.
@@ -118,7 +123,8 @@ extension Filesystem {
           isReadable: way.isReadable, exposed: way.exposed)
       }
       if directory.key == nil {
-        try await self.checkCutOff(directory, at: way, then: [name] + names, for: caller, mayPass)
+        try await self.checkCutOff(
+          directory, at: way, then: [name] + names, for: caller, mayPass, needsMember: needsMember)
       }
       guard let looked = try await self.look(for: name, in: directory) else {
         if let step, step.entry.fileID == directory.fileID { try await self.requireGone(step.entry, from: step.parent) }
@@ -140,7 +146,8 @@ extension Filesystem {
       // Who is asked for a credential file is asked for what its directory's own cluster stores.
       if !names.isEmpty || !entersLast {
         if links > 0, !mayLook, self.isServedElsewhere(looked.record) { throw .permissionDenied }
-        try self.checkServed(looked.record, at: way, then: [name] + names, asked: path)
+        try await self.checkServed(
+          looked.record, at: way, then: [name] + names, asked: path, needsMember: needsMember)
       }
       guard let entry = looked.entry else {
         if !mayLook { throw .permissionDenied }
@@ -184,13 +191,15 @@ extension Filesystem {
 
   /// What is said of a directory that this process has no key for: its own processes may have it.
   private func checkCutOff(
-    _ directory: InodeState, at way: Way, then names: [PathComponent], for caller: CallerIdentity, _ mayPass: Bool
+    _ directory: InodeState, at way: Way, then names: [PathComponent], for caller: CallerIdentity, _ mayPass: Bool,
+    needsMember: Bool
   ) async throws(FilesystemError) {
     guard let known = try await self.known(directory) else { return }
     let needed: Permission = caller == .anonymous ? [.read, .execute] : .execute
     let isLetIn = mayPass && self.permits(needed, known.record, caller)
     guard isLetIn || self.holdsReadcap(caller, known.record) else { throw .permissionDenied }
-    try self.checkServed(known.record, at: way.path(), then: Self.path(way.components + names))
+    try await self.checkServed(
+      known.record, at: way.path(), then: Self.path(way.components + names), needsMember: needsMember)
     throw .noKey(directory.fileID)
   }
 
@@ -249,34 +258,31 @@ extension Filesystem {
   ///   - names: what is looked for below.
   ///   - asked: the path that the caller has asked for.
   private func checkServed(
-    _ record: InodeRecord, at way: Way, then names: some Sequence<PathComponent>, asked: TreePath
-  ) throws(FilesystemError) {
+    _ record: InodeRecord, at way: Way, then names: some Sequence<PathComponent>, asked: TreePath, needsMember: Bool
+  ) async throws(FilesystemError) {
     guard record.attributes.part.servedByGeneration != nil, record.fileID != self.home.fileID else { return }
     self.crossing.note(directory: way.directory)
     let path = try Self.path(way.components + Array(names))
-    try self.checkServed(record, at: try way.path(), then: path == asked ? nil : path)
+    try await self.checkServed(
+      record, at: try way.path(), then: path == asked ? nil : path, needsMember: needsMember)
   }
 
   /// - Parameters:
   ///   - directory: the path of the directory with the record.
   ///   - path: what the caller is to ask for there, if it is not what it has asked for here.
+  ///   - needsMember: whether those who answer there have to be members of their cluster.
   func checkServed(
-    _ record: InodeRecord, at directory: TreePath, then path: TreePath?
-  ) throws(FilesystemError) {
+    _ record: InodeRecord, at directory: TreePath, then path: TreePath?, needsMember: Bool = false
+  ) async throws(FilesystemError) {
     guard let generation = record.attributes.part.servedByGeneration, record.fileID != self.home.fileID else { return }
     self.volumes.note(generation, serving: directory, record.fileID)
-    let processes = self.sectors.credentials.processes(in: directory).filter { entry in
-      entry.directory == record.fileID && entry.credential.marks.services.contains(.filesystem)
+    let processes = await self.processes(in: directory, record.fileID).filter { process in
+      process.services.contains(.filesystem) && (!needsMember || process.services.contains(.sector))
     }
     guard !processes.isEmpty else { return }
     throw .redirected(
       FilesystemRedirection(
-        directory: directory,
-        processes: processes.map { entry in
-          .init(
-            path: entry.credential.marks.place.path,
-            addresses: entry.credential.addresses?.addresses.addresses ?? [])
-        }, path: path))
+        directory: directory, processes: processes.map { .init(path: $0.path, addresses: $0.addresses) }, path: path))
   }
 
   /// The volume that new inodes with a name in a directory go to.
@@ -305,11 +311,13 @@ extension Filesystem {
 
   /// A file that exists, with what is known of it. What is not there is not found, or not the caller's to know.
   func existing(
-    _ path: TreePath, for caller: CallerIdentity, follow: Bool, drawing keys: Drawing = .none
+    _ path: TreePath, for caller: CallerIdentity, follow: Bool, needsMember: Bool = false,
+    drawing keys: Drawing = .none
   ) async throws(FilesystemError) -> (place: Place, state: InodeState, known: InodeState.Known, isStale: Bool) {
     // What is removed while it is looked up may have been replaced.
     for _ in 0..<Self.attemptsMax {
-      let place = try await self.place(of: path, for: caller, follow: follow, drawing: keys)
+      let place = try await self.place(
+        of: path, for: caller, follow: follow, needsMember: needsMember, drawing: keys)
       guard let found = place.found else { throw .notFound }
       do throws(FilesystemError) {
         if let (known, isStale) = try await self.knownOrStale(found.state) {
@@ -375,10 +383,10 @@ extension Filesystem {
 
   /// The directory and name that a new entry is to have. The directory must be there.
   func newPlace(
-    _ path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false
+    _ path: TreePath, for caller: CallerIdentity, follow: Bool, entersLast: Bool = false, needsMember: Bool = false
   ) async throws(FilesystemError) -> (parent: InodeState, name: PathComponent, place: Place) {
     let place = try await self.place(
-      of: path, for: caller, follow: follow, entersLast: entersLast, drawing: .ofDirectories)
+      of: path, for: caller, follow: follow, entersLast: entersLast, needsMember: needsMember, drawing: .ofDirectories)
     // Whoever has the key learns that there is nothing, and no more.
     guard place.mayPass || place.found != nil else { throw .permissionDenied }
     guard let parent = place.parent, let name = place.name else {

@@ -16,8 +16,11 @@ package import Trust
 package final class Filesystem: Sendable {
   /// The process that this is.
   let identity: Credential
-  /// The cluster that this process belongs to.
-  package let sectors: SectorGroup
+  /// What the cluster that this process belongs to stores.
+  package let sectors: any Volume
+  /// This process as a member of that cluster; nil in a gateway, which stores nothing itself. What only members do,
+  /// gateways pass on to one: see ``requireMember()``.
+  package let member: SectorGroup?
   /// Where this process begins to look for paths.
   package let home: FilesystemHome
   let volumes: VolumeTable
@@ -51,18 +54,47 @@ package final class Filesystem: Sendable {
   ///   - knownByteCountMax: about how much memory what is known of inodes may take.
   ///   - now: the present time, nanoseconds since 1970 UTC.
   /// - Throws: `noKey` when the root directory has no readcap for this process.
-  package init(
+  package convenience init(
     sectors: SectorGroup, identity: Credential, keys: PrincipalKeys, pool: NIOThreadPool,
     home: FilesystemHome? = nil, volumes: (any VolumeSource)? = nil,
     neighbours: FilesystemNeighbours = FilesystemNeighbours(), knownByteCountMax: Int = 64 << 20,
     now: @escaping @Sendable () -> Int64
   ) async throws(FilesystemError) {
+    try await self.init(
+      sectors, member: sectors, signatures: sectors.signatures, identity, keys, pool, home, volumes, neighbours,
+      knownByteCountMax, now)
+  }
+
+  /// A gateway: a filesystem service in a process that stores nothing itself.
+  ///
+  /// - Parameters:
+  ///   - sectors: what the cluster stores that serves the home, over its sector service.
+  ///   - signatures: those that need not be verified again in this process.
+  ///   - neighbours: has to answer all questions.
+  /// - Throws: `noKey` when the root directory has no readcap for this process; `unreachable` when it is the home, and
+  ///   its cluster can not be reached.
+  package convenience init(
+    gatewayTo sectors: any Volume, signatures: SignatureCache, identity: Credential, keys: PrincipalKeys,
+    pool: NIOThreadPool, home: FilesystemHome?, volumes: any VolumeSource, neighbours: FilesystemNeighbours,
+    knownByteCountMax: Int = 64 << 20, now: @escaping @Sendable () -> Int64
+  ) async throws(FilesystemError) {
+    try await self.init(
+      sectors, member: nil, signatures: signatures, identity, keys, pool, home, volumes, neighbours, knownByteCountMax,
+      now)
+  }
+
+  private init(
+    _ sectors: any Volume, member: SectorGroup?, signatures: SignatureCache, _ identity: Credential,
+    _ keys: PrincipalKeys, _ pool: NIOThreadPool, _ home: FilesystemHome?, _ volumes: (any VolumeSource)?,
+    _ neighbours: FilesystemNeighbours, _ knownByteCountMax: Int, _ now: @escaping @Sendable () -> Int64
+  ) async throws(FilesystemError) {
     self.identity = identity
     self.sectors = sectors
+    self.member = member
     self.volumes = VolumeTable(own: sectors, others: volumes)
     self.neighbours = neighbours
     self.content = FileContent(volumes: self.volumes, workers: Workers(pool: pool))
-    self.signer = RecordSigner(key: keys.signing, chainDigest: identity.chainDigest, cache: sectors.signatures)
+    self.signer = RecordSigner(key: keys.signing, chainDigest: identity.chainDigest, cache: signatures)
     self.agreementKey = keys.agreement
     self.inodes = InodeTable(byteCountMax: knownByteCountMax)
     self.numbers = InodeNumbers()

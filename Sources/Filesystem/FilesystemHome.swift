@@ -59,7 +59,8 @@ extension Filesystem {
   func clustersAbove(_ directory: FileID) -> [FilesystemHome.Cluster] {
     let own = FilesystemHome.Cluster(
       generation: self.sectors.generation, path: self.home.path, fileID: self.home.fileID)
-    let all = self.home.above + [own]
+    // The home of a gateway may have no cluster of its own.
+    let all = self.home.above.last?.generation == own.generation ? self.home.above : self.home.above + [own]
     guard let last = all.firstIndex(where: { $0.generation == directory.generation }) else { return all }
     return Array(all[...last])
   }
@@ -129,12 +130,34 @@ package struct FilesystemNeighbours: Sendable {
   /// The key-agreement key in the credential file of a principal that is stored elsewhere; nil when there is none, or
   /// nobody who knows can be reached.
   package var agreementKey: @Sendable (TreePath) async -> AgreementPublicKey?
+  /// For gateways. The processes that lie directly in a directory of this process's own cluster, or in the home, and
+  /// host anything; none when nobody who knows can be reached.
+  package var processes: @Sendable (TreePath) async -> [FilesystemNeighbour]
+  /// For gateways: whether a principal was confirmed lately.
+  package var confirms: @Sendable (Credential) -> Bool
 
   package init(
     above: @escaping @Sendable () -> FilesystemRedirection? = { nil },
-    agreementKey: @escaping @Sendable (TreePath) async -> AgreementPublicKey? = { _ in nil }
+    agreementKey: @escaping @Sendable (TreePath) async -> AgreementPublicKey? = { _ in nil },
+    processes: @escaping @Sendable (TreePath) async -> [FilesystemNeighbour] = { _ in [] },
+    confirms: @escaping @Sendable (Credential) -> Bool = { _ in false }
   ) {
     self.above = above
     self.agreementKey = agreementKey
+    self.processes = processes
+    self.confirms = confirms
+  }
+}
+
+/// A process, by what its credential file says.
+package struct FilesystemNeighbour: Hashable, Sendable {
+  package let path: TreePath
+  package let services: [Service]
+  package let addresses: [NetworkAddress]
+
+  package init(path: TreePath, services: [Service], addresses: [NetworkAddress]) {
+    self.path = path
+    self.services = services
+    self.addresses = addresses
   }
 }

@@ -384,6 +384,7 @@ package struct FilesystemServiceHandler: Blocktree_V1_FilesystemService.SimpleSe
 extension Filesystem {
   /// Whether a credential stands in the tree, with this key.
   func isConfirmed(_ credential: Credential) -> Bool {
-    credential.keyID == self.identity.keyID || self.sectors.confirms(credential)
+    credential.keyID == self.identity.keyID
+      || (self.member?.confirms(credential) ?? self.neighbours.confirms(credential))
   }
 }

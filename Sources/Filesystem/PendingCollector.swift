@@ -13,9 +13,9 @@ extension Filesystem {
   ///
   /// - Returns: how many were removed.
   package func removePending() async throws(FilesystemError) -> Int {
-    guard self.sectors.freeze == .open else { return 0 }
+    guard let member, member.freeze == .open else { return 0 }
     let inodes: [UInt64]
-    do { inodes = try self.sectors.store.inodes(flag: .pending) } catch {
+    do { inodes = try member.store.inodes(flag: .pending) } catch {
       throw .sector(SectorError(error, generation: self.sectors.generation))
     }
     var removed = 0
@@ -38,8 +38,9 @@ extension Filesystem {
   /// - Parameter age: nanoseconds.
   /// - Returns: how many were settled.
   package func settleMarks(olderThan age: Int64) async throws(FilesystemError) -> Int {
+    guard let member else { return 0 }
     let inodes: [UInt64]
-    do { inodes = try self.sectors.store.inodes(flag: .pending) } catch {
+    do { inodes = try member.store.inodes(flag: .pending) } catch {
       throw .sector(SectorError(error, generation: self.sectors.generation))
     }
     var settled = 0

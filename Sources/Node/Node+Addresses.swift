@@ -10,15 +10,15 @@ internal import Trust
 extension Node {
   /// What tells others where this process is.
   ///
-  /// - Parameter group: the cluster that it is a member of; nil while it waits to become one.
+  /// - Parameter group: the cluster that it is a member of; nil while it waits to become one, and in gateways.
   func addressPublisher(
-    _ surroundings: Surroundings, _ transport: NodeServerTransport, group: SectorGroup?
+    _ identity: NodeDirectory.Identity, _ home: NodeHome?, _ network: NodeNetwork, _ transport: NodeServerTransport,
+    group: SectorGroup?
   ) throws -> AddressPublisher {
-    let identity = surroundings.identity
     let description = try NodeDescription(readingFrom: self.directory.description)
     let (configuration, logger) = (self.configuration, self.logger)
     return AddressPublisher(
-      identity: identity.credential, key: identity.keys.signing, place: self.credentialPlace(surroundings, group),
+      identity: identity.credential, key: identity.keys.signing, place: self.credentialPlace(home, network, group),
       addresses: {
         guard let listening = try? await transport.listeningAddresses, !listening.isEmpty else { return nil }
         do {
@@ -31,10 +31,12 @@ extension Node {
   }
 
   /// Which cluster stores the credential file of this process.
-  private func credentialPlace(_ surroundings: Surroundings, _ group: SectorGroup?) -> AddressPublisher.Place {
-    let volumes = surroundings.network.volumes
+  private func credentialPlace(
+    _ home: NodeHome?, _ network: NodeNetwork, _ group: SectorGroup?
+  ) -> AddressPublisher.Place {
+    let volumes = network.volumes
     // Of a process of the root directory, its own cluster; of another one, the cluster above.
-    let cluster = surroundings.home?.above.last
+    let cluster = home?.above.last
     let remote: AddressPublisher.Remote = { () async throws(SectorError) -> RemoteVolume in
       let volume = try await volumes.volume(
         cluster?.generation ?? .root, serving: cluster?.path ?? .root, cluster?.fileID ?? .rootDirectory)

@@ -74,7 +74,10 @@ package struct Node: Sendable {
   private func run(until end: NodeEnd, _ whenReady: @escaping @Sendable (Readiness) -> Void) async throws {
     let identity = try self.directory.identity(at: WallClock.date())
     let description = try NodeDescription(readingFrom: self.directory.description)
-    guard identity.file.services.contains(.sector) else { throw NodeError.storesNothing(identity.credential.path) }
+    let services = identity.file.services
+    guard services.contains(.sector) || services.contains(.filesystem) else {
+      throw NodeError.servesNothing(identity.credential.path)
+    }
     let home = try NodeHome(description, of: identity.credential.path)
     let pool = NIOThreadPool(numberOfThreads: Self.workerCount)
     pool.start()
@@ -86,6 +89,13 @@ package struct Node: Sendable {
         identity, startingFrom: description, group: eventLoops.next(),
         limits: MemberLimits.transport(self.configuration.limits))
       try await network.running {
+        guard services.contains(.sector) else {
+          return try await self.serveAsGateway(
+            GatewaySurroundings(
+              identity: identity, home: home, network: network,
+              listen: try LocalAddress.withChosenPort(self.configuration.listen), pool: pool, eventLoops: eventLoops,
+              end: end, metrics: metrics, start: start), whenReady)
+        }
         let generation = try await self.generation(identity, home, description, network, pool, end)
         guard let generation else { return }
         let place = StorePlace(self.directory.store(generation: generation.rawValue), files: self.files)
@@ -356,16 +366,10 @@ package struct Node: Sendable {
       volumes: network.volumes,
       neighbours: FilesystemNeighbours(
         above: { above.flatMap { network.known.redirection(to: $0) } },
-        agreementKey: { path in
-          guard let bytes = await network.known.readCredential?(path), let file = try? CredentialFile(bytes: bytes),
-            let verified = try? file.verify(with: sectors.verifier, at: WallClock.date()),
-            verified.credential.path == path
-          else { return nil }
-          return verified.agreementKey
-        }),
+        agreementKey: { await network.known.agreementKey(of: $0, sectors.verifier) }),
       now: WallClock.nanoseconds)
     if let home = surroundings.home,
-      let record = await self.copies(of: home, surroundings).restore(to: filesystem)
+      let record = await self.copies(of: home, network, surroundings.pool).restore(to: filesystem)
     {
       sectors.noteHome(record.attributes.part)
     }
@@ -379,10 +383,8 @@ package struct Node: Sendable {
     return filesystem
   }
 
-  private func copies(of home: NodeHome, _ surroundings: Surroundings) -> AboveCopies {
-    AboveCopies(
-      home: home, volumes: surroundings.network.volumes, path: self.directory.above, pool: surroundings.pool,
-      logger: self.logger)
+  func copies(of home: NodeHome, _ network: NodeNetwork, _ pool: NIOThreadPool) -> AboveCopies {
+    AboveCopies(home: home, volumes: network.volumes, path: self.directory.above, pool: pool, logger: self.logger)
   }
 
   private func dialer(_ surroundings: Surroundings) throws -> Dialer {
@@ -394,7 +396,7 @@ package struct Node: Sendable {
       security, group: surroundings.eventLoops.next(), limits: MemberLimits.transport(self.configuration.limits))
   }
 
-  private func run(_ services: [any ServiceLifecycle.Service]) async throws {
+  func run(_ services: [any ServiceLifecycle.Service]) async throws {
     // Dependencies first: they are shut down in the opposite order. Whatever fails, the others end in order too.
     var configuration = ServiceGroupConfiguration(
       services: services.map {
@@ -437,7 +439,7 @@ package struct Node: Sendable {
       transport: transport, services: try self.handlers(parts, surroundings, health, lifeEnd, scrub, discovery),
       interceptors: Self.life(parts.sectors) + [
         CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger),
-        GuestInterceptor(group: parts.sectors, lookup: discovery.lookup),
+        GuestInterceptor(principals: parts.sectors, lookup: discovery.lookup),
       ])
     var services: [any ServiceLifecycle.Service] = [
       StoreKeeper(store: store, replica: parts.sectors.replica, health: health, logger: self.logger)
@@ -449,7 +451,7 @@ package struct Node: Sendable {
       DiscoveryTraffic(discovery: discovery),
       CertificateWatch(credential: identity.credential, logger: self.logger),
       RevocationWatch(
-        connections: transport.connections, rule: RevocationRule(group: parts.sectors, lookup: discovery.lookup),
+        connections: transport.connections, rule: RevocationRule(principals: parts.sectors, lookup: discovery.lookup),
         logger: self.logger),
       Serving(
         server: server, transport: transport, health: health, listen: surroundings.listen,
@@ -470,16 +472,18 @@ package struct Node: Sendable {
           group: parts.sectors, above: above, inbox: parts.inbox, dialer: parts.dialer, logger: self.logger))
       services.append(
         AboveWatch(
-          above: above, group: parts.sectors, network: surroundings.network, filesystem: parts.filesystem,
-          directory: self.directory, pool: surroundings.pool,
-          copies: self.copies(of: above.home, surroundings), logger: self.logger))
+          above: above, group: parts.sectors, filesystem: parts.filesystem,
+          processes: ProcessNotes(
+            known: surroundings.network.known, directory: self.directory, pool: surroundings.pool, logger: self.logger),
+          copies: self.copies(of: above.home, surroundings.network, surroundings.pool)))
     }
     if let filesystem = parts.filesystem {
       services.append(MarkKeeper(group: parts.sectors, filesystem: filesystem, logger: self.logger))
       services.append(TaskKeeper(filesystem: filesystem))
     }
     services += [
-      try self.addressPublisher(surroundings, transport, group: parts.sectors),
+      try self.addressPublisher(
+        identity, surroundings.home, surroundings.network, transport, group: parts.sectors),
       LeadershipHandover(replica: parts.sectors.replica),
     ]
     return services
@@ -643,7 +647,8 @@ package struct Node: Sendable {
         Serving(
           server: server, transport: transport, health: health, listen: surroundings.listen,
           process: identity.credential.domainPath, logger: self.logger, whenReady: { _ in }),
-        try self.addressPublisher(surroundings, transport, group: nil), EndWatch(end: surroundings.end),
+        try self.addressPublisher(identity, surroundings.home, surroundings.network, transport, group: nil),
+        EndWatch(end: surroundings.end),
       ])
   }
 
@@ -654,14 +659,23 @@ package struct Node: Sendable {
     _ surroundings: Surroundings, _ transport: NodeServerTransport, group: SectorGroup?,
     filesystem: Filesystem?, scrub: ScrubKeeper?
   ) -> [any ServiceLifecycle.Service] {
+    self.metricsServices(
+      surroundings.metrics, surroundings.start, surroundings.identity.credential.domainPath, surroundings.eventLoops,
+      surroundings.pool, transport, group: group, filesystem: filesystem, scrub: scrub)
+  }
+
+  func metricsServices(
+    _ registry: MetricsRegistry, _ start: NodeMetrics.Start, _ process: DomainPath,
+    _ eventLoops: MultiThreadedEventLoopGroup, _ pool: NIOThreadPool, _ transport: NodeServerTransport,
+    group: SectorGroup?, filesystem: Filesystem?, scrub: ScrubKeeper?
+  ) -> [any ServiceLifecycle.Service] {
     guard let listen = self.configuration.metricsListen else { return [] }
     let metrics = NodeMetrics(
-      registry: surroundings.metrics, start: surroundings.start, process: surroundings.identity.credential.domainPath,
-      connections: transport.connections, group: group, filesystem: filesystem, scrub: scrub)
+      registry: registry, start: start, process: process, connections: transport.connections, group: group,
+      filesystem: filesystem, scrub: scrub)
     let endpoint = MetricsEndpoint(
-      listen: listen, eventLoops: surroundings.eventLoops, pool: surroundings.pool, logger: self.logger,
-      text: metrics.text)
-    return [endpoint] + (group.map { [LeaderWatch(replica: $0.replica, registry: surroundings.metrics)] } ?? [])
+      listen: listen, eventLoops: eventLoops, pool: pool, logger: self.logger, text: metrics.text)
+    return [endpoint] + (group.map { [LeaderWatch(replica: $0.replica, registry: registry)] } ?? [])
   }
 }
 

@@ -36,8 +36,10 @@ package enum NodeError: Error, Sendable {
   case storeDamaged(String)
   /// What the store holds does not fit the node.
   case inconsistent(String)
-  /// The credential lacks the sector mark, and only processes that store sectors run.
-  case storesNothing(TreePath)
+  /// The credential names no service that a node hosts.
+  case servesNothing(TreePath)
+  /// A gateway was not given the key of the directory that it is to serve.
+  case noKey(TreePath)
   /// A backup was not made a store of: says why.
   case restoring(String)
   case listening(String, why: String)
@@ -74,8 +76,10 @@ extension NodeError: CustomStringConvertible {
     case .storeDamaged(let place):
       "the store is damaged, and the node stopped so that nothing wrong is served: \(place)"
     case .inconsistent(let why): "the node's files do not fit one another: \(why)"
-    case .storesNothing(let path):
-      "the credential of \(path) lacks the service 'sector', and this release runs only processes that store sectors"
+    case .servesNothing(let path):
+      "the credential of \(path) names neither the service 'sector' nor 'filesystem', so there is nothing to serve"
+    case .noKey(let directory):
+      "this process has not the key of \(directory), which it is to serve: certify it anew with 'process add --replace'"
     case .restoring(let why): why
     case .listening(let address, let why): "can not listen on \(address): \(why)"
     case .system(let call, let path, _, let text): "\(path): \(call): \(text)"

@@ -22,6 +22,19 @@ package struct QueryRights: Hashable, Sendable {
     self.mayRead = mayRead
     self.mayFollow = mayFollow
   }
+
+  /// What of an answer may be told; nil when nothing.
+  package func permitted(_ answer: FindAnswer) -> FindAnswer? {
+    switch answer {
+    case .found: self.mayRead ? answer : nil
+    case .redirect(let redirect):
+      self.mayFollow
+        ? .redirect(
+          Redirect(
+            directory: redirect.directory, processes: redirect.processes, lifetime: redirect.lifetime,
+            nearestAbove: self.mayRead ? redirect.nearestAbove : nil)) : nil
+    }
+  }
 }
 
 /// What comes of a query at one cluster.
@@ -62,20 +75,22 @@ package struct QueryAnswer<View: ClusterView> {
     }
   }
 
-  /// Does the same whether there is anybody or not, and whether or not the caller may know; then decides what of it
-  /// to tell.
-  package func outcome(of query: FindQuery, rights: QueryRights) -> QueryOutcome {
-    guard self.view.home.isSameOrAncestor(of: query.scope) else { return .above }
+  /// The answer for whoever may know all of it: a redirect to the deepest delegated directory above the scope, or who
+  /// was found. Nil when the scope is not at or below the cluster's home. Does the same whether there is anybody or not.
+  package func answer(to query: FindQuery) -> FindAnswer? {
+    guard self.view.home.isSameOrAncestor(of: query.scope) else { return nil }
     let contained = self.matching(query.service, in: query.scope)
     let nearest = self.nearest(query.service, at: query.scope)
-    let boundary = self.boundary(of: query.scope)
-    if let boundary, boundary != query.scope {
-      guard rights.mayFollow else { return .denied }
-      let above = query.kind == .nearest && rights.mayRead ? nearest : nil
-      return .answer(.redirect(self.redirect(to: boundary, nearestAbove: above)))
+    if let boundary = self.boundary(of: query.scope), boundary != query.scope {
+      return .redirect(self.redirect(to: boundary, nearestAbove: query.kind == .nearest ? nearest : nil))
     }
-    guard rights.mayRead else { return .denied }
-    return .answer(.found(query.kind == .contained ? contained : nearest))
+    return .found(query.kind == .contained ? contained : nearest)
+  }
+
+  /// Does the same whether or not the caller may know; then decides what of the answer to tell.
+  package func outcome(of query: FindQuery, rights: QueryRights) -> QueryOutcome {
+    guard let answer = self.answer(to: query) else { return .above }
+    return rights.permitted(answer).map { .answer($0) } ?? .denied
   }
 
   /// Where the credential file at a path is.

@@ -89,6 +89,18 @@ extension SectorGroup {
     return nil
   }
 
+  /// Whether a credential file lies in a directory or anywhere below it, as of a moment after the call began.
+  package func holdsCredentials(atOrBelow directory: FileID) async throws(SectorError) -> Bool {
+    guard directory.generation == self.generation else { throw .wrongGeneration(directory.generation) }
+    try await self.confirmRead()
+    for entry in self.credentials.all {
+      // Those of a delegated home lie in the cluster above.
+      guard let parent = entry.directory, parent.generation == self.generation else { continue }
+      if try await self.isAtOrAbove(directory, [parent], View(term: 0)) { return true }
+    }
+    return false
+  }
+
   /// Whether a directory is an inode itself or one of its ancestors, by file ids.
   package func isAtOrAbove(_ directory: FileID, _ record: InodeRecord) async throws(SectorError) -> Bool {
     try await self.isAtOrAbove(directory, [record.fileID] + CommitPolicy.directories(of: record), View(term: 0))

@@ -95,6 +95,18 @@ package struct SectorServiceHandler: Blocktree_V1_SectorService.SimpleServicePro
     return .init()
   }
 
+  package func findCredentials(
+    request: Blocktree_V1_FindCredentialsRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_FindCredentialsResponse {
+    let caller = try self.caller(context)
+    let directory = try FileID(schema: request.directory, field: "directory")
+    guard let served = self.group.filesystemDirectory(of: caller),
+      try await self.group.isAtOrAbove(served, [directory], SectorGroup.View(term: 0))
+    else { throw SectorError.permissionDenied }
+    let areThere = try await self.group.holdsCredentials(atOrBelow: directory)
+    return .with { $0.areThere = areThere }
+  }
+
   package func allocateInodes(
     request: Blocktree_V1_AllocateInodesRequest, context: ServerContext
   ) async throws -> Blocktree_V1_AllocateInodesResponse {

@@ -111,6 +111,8 @@ package enum RPCTable {
     RPCMethod(
       Sectors.AllocateGeneration.descriptor, Sectors.AllocateGeneration.Input.self,
       Sectors.AllocateGeneration.Output.self),
+    RPCMethod(
+      Sectors.FindCredentials.descriptor, Sectors.FindCredentials.Input.self, Sectors.FindCredentials.Output.self),
     RPCMethod(Sectors.SetFreeze.descriptor, Sectors.SetFreeze.Input.self, Sectors.SetFreeze.Output.self),
     RPCMethod(Sectors.Status.descriptor, Sectors.Status.Input.self, Sectors.Status.Output.self),
   ]

@@ -248,6 +248,10 @@ struct TestSectors: Blocktree_V1_SectorService.SimpleServiceProtocol {
     request: Blocktree_V1_SetFreezeRequest, context: ServerContext
   ) async throws -> Blocktree_V1_SetFreezeResponse { throw self.unimplemented }
 
+  func findCredentials(
+    request: Blocktree_V1_FindCredentialsRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_FindCredentialsResponse { throw self.unimplemented }
+
   func allocateInodes(
     request: Blocktree_V1_AllocateInodesRequest, context: ServerContext
   ) async throws -> Blocktree_V1_AllocateInodesResponse { throw self.unimplemented }

@@ -149,7 +149,8 @@ struct SecrecyTests {
       }
       // As it is before refusals are made to wait.
       let answers = DiscoveryAnswers(
-        group: tree.root.group, filesystem: tree.root.filesystem, routes: tree.root.routes, refusalStep: .zero)
+        cluster: GroupAnswers(tree.root.group), filesystem: tree.root.filesystem, routes: tree.root.routes,
+        refusalStep: .zero)
       func trial(_ query: FindQuery) async throws -> Double {
         let start = ContinuousClock.now
         await #expect(throws: DiscoveryError.permissionDenied) { try await answers.find(query, by: ann) }

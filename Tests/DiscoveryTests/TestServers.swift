@@ -83,16 +83,16 @@ final class RunningServer: Sendable {
     self.lookup = CredentialLookup(
       source: self.routes, guests: side.group.guests, verifier: side.group.verifier, limits: limits, now: now,
       date: { Date() })
-    self.rule = RevocationRule(group: side.group, lookup: self.lookup)
+    self.rule = RevocationRule(principals: side.group, lookup: self.lookup)
     var logger = Logger(label: "test")
     logger.logLevel = .critical
     self.transport = try NodeServerTransport(
       security: security, listeningOn: [ListenAddress(host: address.host, port: address.port)],
       group: eventLoops, logger: logger)
-    let answers = DiscoveryAnswers(group: side.group, filesystem: side.filesystem, routes: self.routes)
+    let answers = DiscoveryAnswers(cluster: GroupAnswers(side.group), filesystem: side.filesystem, routes: self.routes)
     self.server = GRPCServer(
       transport: self.transport, services: [DiscoveryServiceHandler(answers, routes: self.routes)],
-      interceptors: [GuestInterceptor(group: side.group, lookup: self.lookup)])
+      interceptors: [GuestInterceptor(principals: side.group, lookup: self.lookup)])
   }
 
   func running(_ body: () async throws -> Void) async throws {

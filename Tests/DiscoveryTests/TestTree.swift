@@ -311,7 +311,7 @@ final class TestCalls: Sendable {
     let routes = NodeRoutes(
       cluster: GroupAnswers(group), caller: Caller(calls: self, credential: process), above: { above },
       now: { RouteTime(nanoseconds: TestTree.now()) })
-    let answers = DiscoveryAnswers(group: group, filesystem: filesystem, routes: routes)
+    let answers = DiscoveryAnswers(cluster: GroupAnswers(group), filesystem: filesystem, routes: routes)
     self.state.withLock { $0.answers[process.path] = answers }
     return TestTree.Side(
       process: process, group: group, filesystem: filesystem, routes: routes, answers: answers)

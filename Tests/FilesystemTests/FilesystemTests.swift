@@ -114,10 +114,10 @@ struct FileTests {
         var upload = try await filesystem.upload(
           path("/kept"), mode: Mode(truncating: 0o644), mustBeNew: false, filesystem.asOwner)
         try await upload.append([UInt8](repeating: 1, count: 5 << 20))
-        #expect(try filesystem.sectors.store.inodes(flag: .pending).count == 1)
+        #expect(try filesystem.group.store.inodes(flag: .pending).count == 1)
         #expect(try await filesystem.get("/kept") == [1, 2, 3])
         await upload.abandon()
-        #expect(try filesystem.sectors.store.inodes(flag: .pending).isEmpty)
+        #expect(try filesystem.group.store.inodes(flag: .pending).isEmpty)
         // One more that nobody ends, as when the process dies.
         var lost = try await filesystem.upload(
           path("/lost"), mode: Mode(truncating: 0o644), mustBeNew: true, filesystem.asOwner)
@@ -155,7 +155,7 @@ struct DirectoryTests {
   func concurrentCreation() async throws {
     try await TestDomain.withFilesystem { (_: TestDomain, filesystem: Filesystem) async throws in
       try await filesystem.makeDirectory("/d")
-      let before = filesystem.sectors.status().appliedIndex
+      let before = filesystem.group.status().appliedIndex
       let made = await withTaskGroup(of: Bool.self) { tasks in
         for number in 0..<200 {
           tasks.addTask {
@@ -169,7 +169,7 @@ struct DirectoryTests {
       #expect(try await filesystem.names("/d", pageSize: 7).sorted() == (0..<100).map { "file-\($0)" }.sorted())
       for number in 0..<100 { #expect(try await filesystem.get("/d/file-\(number)") == [UInt8(number)]) }
       // Those that waited for the directory went into one commit with others.
-      #expect(filesystem.sectors.status().appliedIndex - before < 100)
+      #expect(filesystem.group.status().appliedIndex - before < 100)
     }
   }
 
@@ -279,7 +279,7 @@ struct DirectoryTests {
         #expect((admission.readcap != nil) == services.contains(.filesystem))
       }
       let site = try await filesystem.stat(path("/site"), follow: true, for: TestDomain.owner)
-      let record = try #require(await filesystem.sectors.record(site.fileID))
+      let record = try #require(await filesystem.group.record(site.fileID))
       #expect(record.attributes.part.readcaps.map(\.principal) == [path("/site/fs")])
       // A stranger's authority counts for nothing here.
       let stranger = try CertificateAuthority(newRoot: SigningKey(), at: Date())
@@ -329,7 +329,7 @@ struct NameTests {
       let info = try await filesystem.stat(path("/d/g"), follow: true, for: TestDomain.owner)
       #expect(info.linkCount == 1)
       try await filesystem.remove(path("/d/g"), expecting: .file, filesystem.asOwner)
-      #expect(try await filesystem.sectors.record(info.fileID) == nil)
+      #expect(try await filesystem.group.record(info.fileID) == nil)
       await #expect(throws: FilesystemError.isDirectory) {
         try await filesystem.makeLink(path("/d"), as: path("/e"), filesystem.asOwner)
       }
@@ -487,7 +487,7 @@ struct OperationTests {
   func repeats() async throws {
     try await TestDomain.with { domain in
       let session = try await domain.withFilesystem { (filesystem: Filesystem) async throws in
-        let session = try await filesystem.sectors.openSession(owner: path("/owner"))
+        let session = try await filesystem.group.openSession(owner: path("/owner"))
         func operation(_ number: UInt64) -> Request {
           Request(caller: TestDomain.owner, operation: OperationID(session: session, sequence: number))
         }
@@ -537,7 +537,7 @@ struct OperationTests {
   @Test("that is used many times at once is applied once")
   func concurrentRepeats() async throws {
     try await TestDomain.withFilesystem { (_: TestDomain, filesystem: Filesystem) async throws in
-      let session = try await filesystem.sectors.openSession(owner: path("/owner"))
+      let session = try await filesystem.group.openSession(owner: path("/owner"))
       try await filesystem.put("/log", [])
       for number: UInt64 in 1...10 {
         let request = Request(caller: TestDomain.owner, operation: OperationID(session: session, sequence: number))
@@ -586,11 +586,11 @@ struct DamageTests {
         try await filesystem.put("/other", [1, 2, 3])
         file = info.fileID
         for index: UInt64 in [0, 17, 97] {
-          let blocks = try await filesystem.sectors.read(
+          let blocks = try await filesystem.group.read(
             file, level: 0, indexes: index..<index + 1, version: info.version)
           seals.append((index, Array(try #require(blocks[index]))))
         }
-        let nodes = try await filesystem.sectors.read(file, level: 1, indexes: 0..<1, version: info.version)
+        let nodes = try await filesystem.group.read(file, level: 1, indexes: 0..<1, version: info.version)
         node = Array(try #require(nodes[0]))
       }
       for (index, bytes) in seals {
@@ -629,8 +629,8 @@ struct DamageTests {
         file = try await filesystem.makeDirectory("/d").fileID
         for number in 0..<100 { try await filesystem.put("/d/file-\(number)", [1]) }
         try await filesystem.put("/other", [2])
-        let record = try #require(await filesystem.sectors.record(file))
-        let blocks = try await filesystem.sectors.read(file, level: 0, indexes: 1..<2, version: record.version)
+        let record = try #require(await filesystem.group.record(file))
+        let blocks = try await filesystem.group.read(file, level: 0, indexes: 1..<2, version: record.version)
         sector = Array(try #require(blocks[1]))
       }
       #expect(try self.damage(domain, Array(sector.prefix(64)), at: 20))
@@ -658,7 +658,7 @@ struct DamageTests {
         try await filesystem.makeDirectory("/d")
         file = try await filesystem.put("/d/f", [1]).fileID
         try await filesystem.put("/d/g", [2])
-        body = try #require(await filesystem.sectors.record(file)).content.body
+        body = try #require(await filesystem.group.record(file)).content.body
       }
       #expect(try self.damage(domain, in: "", body, at: body.count / 2))
       try await domain.withFilesystem { (filesystem: Filesystem) async throws in
@@ -688,7 +688,7 @@ struct DamageTests {
       let file = try await filesystem.put("/d/f", [1]).fileID
       var commit = Commit()
       commit.removals = [directory, file]
-      _ = try await filesystem.sectors.perform(commit, by: filesystem.identity)
+      _ = try await filesystem.group.perform(commit, by: filesystem.identity)
       let (isFileMissing, isDirectoryMissing) = (
         FilesystemError.dataLoss(file, .missing), FilesystemError.dataLoss(directory, .missing)
       )

@@ -119,10 +119,10 @@ struct GrantTests {
         try await filesystem.put("/closed/docs/deep/file", [1], as: Request(caller: asBob))
       }
       holder.takeReadcap(of: try await filesystem.record("/closed/docs"))
-      let found = try await holder.explore(.rootDirectory, in: filesystem.sectors)
+      let found = try await holder.explore(.rootDirectory, in: filesystem.group)
       #expect(found[.rootDirectory]?.isEmpty == true)
       let docs = try await filesystem.id("/closed/docs")
-      let below = try await holder.explore(docs, in: filesystem.sectors)
+      let below = try await holder.explore(docs, in: filesystem.group)
       #expect(try await contains(#require(below[filesystem.id("/closed/docs/deep/file")]), "deep text"))
       // The way up, by a link, is closed: what is behind it counts as it lies.
       _ = try await filesystem.makeSymbolicLink(
@@ -184,7 +184,7 @@ struct RevocationTests {
       _ = try await filesystem.makeSymbolicLink(path("/docs/link"), target: Array("c/small".utf8), filesystem.asOwner)
       try await filesystem.grantKey("/docs")
       holder.takeReadcap(of: try await filesystem.record("/docs"))
-      let before = try await holder.explore(try await filesystem.id("/docs"), in: filesystem.sectors)
+      let before = try await holder.explore(try await filesystem.id("/docs"), in: filesystem.group)
       #expect(try await contains(#require(before[filesystem.id("/docs/a/b/file")]), "first"))
       let task = try #require(try await filesystem.revokeKey("/docs"))
       try await body(filesystem, &holder, task)
@@ -200,7 +200,7 @@ struct RevocationTests {
       try await filesystem.put("/docs/c/small", Array("replaced".utf8))
       try await filesystem.makeDirectory("/docs/a/fresh")
       _ = try await filesystem.move("/docs/c/small", to: "/docs/c/renamed")
-      let found = try await holder.explore(try await filesystem.id("/docs"), in: filesystem.sectors)
+      let found = try await holder.explore(try await filesystem.id("/docs"), in: filesystem.group)
       let texts = found.values.flatMap { $0 }
       for text in ["second", "newest", "replaced"] { #expect(!contains(texts, text), "\(text)") }
       for name in ["fresh", "renamed", "new"] {
@@ -226,7 +226,7 @@ struct RevocationTests {
       #expect(try await filesystem.run(task) == "")
       #expect(try await !filesystem.isAnythingFormer("/docs"))
       #expect(
-        try await holder.explore(try await filesystem.id("/docs"), in: filesystem.sectors).values.allSatisfy(\.isEmpty))
+        try await holder.explore(try await filesystem.id("/docs"), in: filesystem.group).values.allSatisfy(\.isEmpty))
       #expect(try await filesystem.names("/docs") == names)
       let after = try await filesystem.stat(path("/docs/a/b/file"), follow: false, for: TestDomain.owner)
       #expect((after.modified, after.size) == (file.modified, file.size))
@@ -258,9 +258,9 @@ struct RevocationTests {
       var other = KeyHolder(path("/people/ann"), keys.agreement, domain: domain.authority.domain)
       other.takeReadcap(of: try await filesystem.record("/docs"))
       let docs = try await filesystem.id("/docs")
-      #expect(try await contains(other.explore(docs, in: filesystem.sectors).values.flatMap { $0 }, "text"))
+      #expect(try await contains(other.explore(docs, in: filesystem.group).values.flatMap { $0 }, "text"))
       holder.takeReadcap(of: try await filesystem.record("/docs"))
-      #expect(try await holder.explore(docs, in: filesystem.sectors).values.allSatisfy(\.isEmpty))
+      #expect(try await holder.explore(docs, in: filesystem.group).values.allSatisfy(\.isEmpty))
     }
   }
 
@@ -281,7 +281,7 @@ struct RevocationTests {
         #expect(try await !filesystem.isAnythingFormer(name))
       }
       let file = try await filesystem.id("/a/one")
-      #expect(try await holder.explore(file, in: filesystem.sectors)[file]?.isEmpty == true)
+      #expect(try await holder.explore(file, in: filesystem.group)[file]?.isEmpty == true)
     }
   }
 
@@ -350,7 +350,7 @@ struct KeyTests {
         await work.value
       }
       try await domain.withFilesystem { (filesystem: Filesystem) async throws in
-        #expect(try filesystem.sectors.tasks().isEmpty)
+        #expect(try filesystem.group.tasks().isEmpty)
         for number in 0..<20 { #expect(try await filesystem.get("/docs/\(number)") == [UInt8(number)]) }
       }
     }
@@ -366,19 +366,19 @@ struct KeyTests {
       try await filesystem.put("/a", Array("text".utf8))
       var holder = KeyHolder(path("/node2"), keys.agreement, domain: domain.authority.domain)
       holder.takeReadcap(of: try await filesystem.record("/"))
-      #expect(try await !holder.explore(.rootDirectory, in: filesystem.sectors).values.flatMap { $0 }.isEmpty)
+      #expect(try await !holder.explore(.rootDirectory, in: filesystem.group).values.flatMap { $0 }.isEmpty)
       try await filesystem.remove("/node2")
       #expect(try await filesystem.record("/").content.part.keyEpoch == 2)
       try await filesystem.put("/b", Array("after".utf8))
-      let found = try await holder.explore(.rootDirectory, in: filesystem.sectors)
+      let found = try await holder.explore(.rootDirectory, in: filesystem.group)
       #expect(!contains(found.values.flatMap { $0 }, "after"))
       let task = try #require(filesystem.tasks.open.first)
       #expect(try await filesystem.run(task) == "")
       #expect(try await !filesystem.isAnythingFormer("/"))
-      #expect(try await holder.explore(.rootDirectory, in: filesystem.sectors).values.allSatisfy(\.isEmpty))
+      #expect(try await holder.explore(.rootDirectory, in: filesystem.group).values.allSatisfy(\.isEmpty))
       #expect(try await filesystem.get("/a") == Array("text".utf8))
       // Whoever starts now, or did long ago, has the new one.
-      #expect(try await domain.filesystem(filesystem.sectors).get("/b") == Array("after".utf8))
+      #expect(try await domain.filesystem(filesystem.group).get("/b") == Array("after".utf8))
     }
   }
 
@@ -394,7 +394,7 @@ struct KeyTests {
       #expect(try await filesystem.run(filesystem.tasks.open.first) == "")
       #expect(try await filesystem.record("/docs/a").attributes.part.readcaps.isEmpty)
       let file = try await filesystem.id("/docs/a")
-      #expect(try await holder.explore(file, in: filesystem.sectors)[file]?.isEmpty == true)
+      #expect(try await holder.explore(file, in: filesystem.group)[file]?.isEmpty == true)
     }
   }
 
@@ -425,7 +425,7 @@ struct KeyTests {
       for directory in ["/open", "/shared/in"] { try await filesystem.put("\(directory)/file", Array("text".utf8)) }
       try await filesystem.grantKey("/shared")
       holder.takeReadcap(of: try await filesystem.record("/shared"))
-      _ = try await holder.explore(try await filesystem.id("/shared"), in: filesystem.sectors)
+      _ = try await holder.explore(try await filesystem.id("/shared"), in: filesystem.group)
       try await filesystem.move("/open/file", to: "/private/first")
       try await filesystem.move("/shared/in/file", to: "/private/second")
       for name in ["/private/first", "/private/second"] {
@@ -434,7 +434,7 @@ struct KeyTests {
       #expect(try await filesystem.record("/private/first").content.part.keyEpoch == 1)
       #expect(try await filesystem.record("/private/second").content.part.keyEpoch == 2)
       let file = try await filesystem.id("/private/second")
-      #expect(try await !contains(holder.explore(file, in: filesystem.sectors).values.flatMap { $0 }, "more"))
+      #expect(try await !contains(holder.explore(file, in: filesystem.group).values.flatMap { $0 }, "more"))
     }
   }
 
@@ -451,7 +451,7 @@ struct KeyTests {
       await #expect(throws: FilesystemError.noKey(docs)) { try await filesystem.put("/docs/b", [1]) }
       #expect(try await filesystem.names("/").contains("docs"))
       holder.takeReadcap(of: try await filesystem.record("/docs"))
-      #expect(try await contains(holder.explore(docs, in: filesystem.sectors).values.flatMap { $0 }, "text"))
+      #expect(try await contains(holder.explore(docs, in: filesystem.group).values.flatMap { $0 }, "text"))
       let task = try await filesystem.rekey(path("/"), filesystem.asOwner).task
       #expect(try await filesystem.run(task) == "")
       #expect(try await filesystem.stat(path("/docs"), follow: false, for: TestDomain.owner).isCutOff)
@@ -470,7 +470,7 @@ struct KeyTests {
       try await filesystem.put("/docs/b", Array("more".utf8))
       #expect(try await !filesystem.cutOff(path("/docs"), false, filesystem.asOwner).isCutOff)
       #expect(try await filesystem.get("/docs/b") == Array("more".utf8))
-      #expect(try await domain.filesystem(filesystem.sectors).get("/docs/a") == Array("text".utf8))
+      #expect(try await domain.filesystem(filesystem.group).get("/docs/a") == Array("text".utf8))
     }
   }
 }
@@ -654,7 +654,7 @@ struct KeyMeetingTests {
       for _ in 0..<4 {
         #expect(try await filesystem.run(try await filesystem.rekey(path("/a"), filesystem.asOwner).task) == "")
         for name in ["/a/x", "/a/d/y"] { #expect(try await filesystem.get(name) == Array("text".utf8)) }
-        #expect(try await domain.filesystem(filesystem.sectors).get("/a/d/z") == [1])
+        #expect(try await domain.filesystem(filesystem.group).get("/a/d/z") == [1])
         #expect(try await !filesystem.isAnythingFormer("/a"))
       }
     }
@@ -704,14 +704,14 @@ struct KeyMeetingTests {
       for name in ["moved", "linked"] { try await filesystem.put("/shared/in/\(name)", Array("text".utf8)) }
       try await filesystem.grantKey("/shared")
       holder.takeReadcap(of: try await filesystem.record("/shared"))
-      _ = try await holder.explore(try await filesystem.id("/shared"), in: filesystem.sectors)
+      _ = try await holder.explore(try await filesystem.id("/shared"), in: filesystem.group)
       try await filesystem.revokeKey("/shared")
       try await filesystem.move("/shared/in/moved", to: "/private/moved")
       _ = try await filesystem.makeLink(path("/shared/in/linked"), as: path("/private/linked"), filesystem.asOwner)
       for name in ["moved", "linked"] {
         _ = try await filesystem.write(Array("more".utf8)[...], to: path("/private/\(name)"), at: 0, filesystem.asOwner)
         let file = try await filesystem.id("/private/\(name)")
-        let opened = try await holder.explore(file, in: filesystem.sectors)[file] ?? []
+        let opened = try await holder.explore(file, in: filesystem.group)[file] ?? []
         #expect(!contains(opened, "more"), "\(name)")
       }
     }
@@ -775,7 +775,7 @@ struct KeyMeetingTests {
   func repeated() async throws {
     try await withBob { _, filesystem, _ in
       try await filesystem.makeDirectory("/docs")
-      let session = try await filesystem.sectors.openSession(owner: path("/owner"))
+      let session = try await filesystem.group.openSession(owner: path("/owner"))
       for (number, name) in ["/docs", "/"].enumerated() {
         let request = Request(
           caller: TestDomain.owner, operation: OperationID(session: session, sequence: UInt64(number + 1)))

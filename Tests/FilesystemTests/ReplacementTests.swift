@@ -35,7 +35,7 @@ struct ReplacementTests {
       }
       #expect(try await filesystem.get("/f").isEmpty == false)
       // Of all those files one is left.
-      #expect(filesystem.sectors.status().inodes == 5)
+      #expect(filesystem.group.status().inodes == 5)
     }
   }
 
@@ -125,7 +125,7 @@ struct CredentialPathTests {
           #expect(info.type == .credential)
         }
       }
-      #expect(filesystem.sectors.credentials.all.count == 2 + added)
+      #expect(filesystem.group.credentials.all.count == 2 + added)
     }
   }
 }

@@ -258,6 +258,11 @@ struct GatedVolume: Volume {
   func openSession(owner: TreePath) async throws(SectorError) -> [UInt8] {
     try await self.base.openSession(owner: owner)
   }
+  func holdsCredentials(atOrBelow directory: FileID) async throws(SectorError) -> Bool {
+    try self.gate.reach()
+    return try await self.base.holdsCredentials(atOrBelow: directory)
+  }
+  func usage() async throws(SectorError) -> VolumeUsage { try await self.base.usage() }
   func adopt(session: [UInt8], owner: TreePath) async throws(SectorError) {
     guard let owner = self.base.sessionOwner(owner, actedForBy: self.caller) else { throw .permissionDenied }
     try await self.base.openSession(owner: owner, adopting: session)
@@ -271,5 +276,13 @@ struct GatedVolume: Volume {
     guard self.base.isFilesystemAbove(self.caller) else { throw .permissionDenied }
     try await self.base.setFreeze(state, by: self.caller.path)
     try self.gate.answer()
+  }
+}
+
+extension Filesystem {
+  /// The cluster that the service is a member of.
+  var group: SectorGroup {
+    guard let member else { fatalError("the service is a gateway") }
+    return member
   }
 }

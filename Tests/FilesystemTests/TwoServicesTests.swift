@@ -220,7 +220,7 @@ struct TwoServicesTests {
       // Nor was an inode left over: the root directory and superblock, the credentials, and what has a name.
       let directories = try await one.names("/p")
       for name in directories { #expect(try await one.names("/p/\(name)") == [], "seed \(seed)") }
-      #expect(one.sectors.status().inodes == UInt64(2 + 2 + 3 + directories.count + files.count), "seed \(seed)")
+      #expect(one.group.status().inodes == UInt64(2 + 2 + 3 + directories.count + files.count), "seed \(seed)")
     }
   }
 }

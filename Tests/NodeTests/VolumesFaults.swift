@@ -130,6 +130,12 @@ struct FaultySectorService: Blocktree_V1_SectorService.SimpleServiceProtocol {
     try await self.handler.setFreeze(request: request, context: context)
   }
 
+  func findCredentials(
+    request: Blocktree_V1_FindCredentialsRequest, context: ServerContext
+  ) async throws -> Blocktree_V1_FindCredentialsResponse {
+    try await self.handler.findCredentials(request: request, context: context)
+  }
+
   func allocateInodes(
     request: Blocktree_V1_AllocateInodesRequest, context: ServerContext
   ) async throws -> Blocktree_V1_AllocateInodesResponse {

@@ -356,7 +356,7 @@ struct DrainPass: Sendable {
     content.fileID = file
     content.version = 1
     content.actingFor = nil
-    let attributes = self.attributes(of: item, for: file, version: 1, content: 1)
+    let attributes = await self.attributes(of: item, for: file, version: 1, content: 1)
     let links = LinksPart(fileID: file, version: 1, count: 1, parents: [target.fileID])
     var draft = Edit.Draft(new: file, content: content, attributes: attributes, links: links)
     draft.blocks = blocks
@@ -412,7 +412,7 @@ struct DrainPass: Sendable {
       }
       // Those of a directory are set when all is in it.
       if !outcome.isLarge, item.entry.type != .directory {
-        let wanted = self.attributes(of: item, for: copy, version: draft.version, content: contentVersion)
+        let wanted = await self.attributes(of: item, for: copy, version: draft.version, content: contentVersion)
         if isChanged || Facts(attributes, content) != Facts(wanted, item.record.content.part, at: contentVersion) {
           draft.attributes = wanted
           isChanged = true
@@ -448,7 +448,7 @@ struct DrainPass: Sendable {
       draft.setContent(copy.change.content)
       draft.blocks = copy.change.blocks
       if copy.isDone {
-        draft.attributes = self.attributes(of: item, for: file, version: draft.version, content: draft.version)
+        draft.attributes = await self.attributes(of: item, for: file, version: draft.version, content: draft.version)
       }
       edit.put(draft)
       let byteCount = copy.change.blocks.runs.reduce(0) { $0 + $1.bytes.count }
@@ -484,7 +484,7 @@ struct DrainPass: Sendable {
       draft.setContent(content)
       contentVersion = draft.version
     }
-    let wanted = self.attributes(of: item, for: copy.fileID, version: draft.version, content: contentVersion)
+    let wanted = await self.attributes(of: item, for: copy.fileID, version: draft.version, content: contentVersion)
     let isSame = Facts(record.attributes.part, record.content.part) == Facts(wanted, source, at: contentVersion)
     if isSame, draft.content == nil { return }
     draft.attributes = wanted
@@ -575,7 +575,7 @@ struct DrainPass: Sendable {
   ///   - content: of its content.
   private mutating func attributes(
     of item: Item, for copy: FileID, version: Version, content: Version
-  ) -> AttributesPart {
+  ) async -> AttributesPart {
     let source = item.record.attributes.part
     var attributes = source
     attributes.fileID = copy
@@ -589,7 +589,7 @@ struct DrainPass: Sendable {
     attributes.readcaps = []
     if let key = item.state.key {
       let present = source.readcaps.filter { $0.epoch == key.epoch }
-      attributes.readcaps = self.filesystem.readcaps(present, of: copy, sealing: key)
+      attributes.readcaps = await self.filesystem.readcaps(present, of: copy, sealing: key)
       if attributes.readcaps.count < present.count { self.lost.insert(copy) }
     }
     return attributes

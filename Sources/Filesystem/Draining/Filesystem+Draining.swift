@@ -119,8 +119,9 @@ extension Filesystem {
 
   /// Whether a directory is being taken back, at a path or below it.
   func isDraining(below path: TreePath) throws(FilesystemError) -> Bool {
+    guard let member else { return false }
     let tasks: [String: [UInt8]]
-    do { tasks = try self.sectors.tasks() } catch {
+    do { tasks = try member.tasks() } catch {
       throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
     }
     return tasks.contains { id, bytes in

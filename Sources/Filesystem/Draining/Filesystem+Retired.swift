@@ -13,7 +13,7 @@ extension Filesystem {
   ///
   /// - Throws: `frozen`.
   func requireNotRetired() throws(FilesystemError) {
-    if self.sectors.isRetired { throw .sector(.frozen(self.sectors.generation)) }
+    if self.member?.isRetired ?? false { throw .sector(.frozen(self.sectors.generation)) }
   }
 
   /// Requires that the generation of a marked inode still takes commits, by something that was answered after the call
@@ -23,9 +23,9 @@ extension Filesystem {
   /// - Throws: `frozen`; `contended` when somebody else has changed it.
   func requireOpen(_ record: InodeRecord) async throws(FilesystemError) -> InodeRecord {
     let volume = try await self.volumes.volume(of: record.fileID)
-    guard record.fileID.generation != self.sectors.generation else {
+    if let member, record.fileID.generation == member.generation {
       do throws(SectorError) {
-        guard try await self.sectors.freezeState() == .open else { throw .frozen(self.sectors.generation) }
+        guard try await member.freezeState() == .open else { throw .frozen(self.sectors.generation) }
       } catch {
         throw FilesystemError(error, sectorSize: volume.sectorSize)
       }
@@ -48,7 +48,7 @@ extension Filesystem {
   ///
   /// - Throws: `frozen`; `redirected` to the processes above when those let this one read nothing more.
   func requireServing() async throws(FilesystemError) {
-    guard self.sectors.isRetired else { return }
+    guard self.member?.isRetired ?? false else { return }
     do throws(FilesystemError) {
       guard let home = try await self.storedRecord(self.home.fileID) else { throw .permissionDenied }
       guard home.attributes.part.servedByGeneration != self.sectors.generation else {

@@ -33,7 +33,7 @@ extension Edit {
     content.version = draft.version
     content.actingFor = nil
     draft.content = content
-    let readcaps = self.filesystem.readcaps(attributes.readcaps.filter(isKept), of: file, sealing: next)
+    let readcaps = await self.filesystem.readcaps(attributes.readcaps.filter(isKept), of: file, sealing: next)
     if readcaps != attributes.readcaps || !attributes.extendedAttributes.isEmpty {
       attributes.readcaps = readcaps
       if !attributes.extendedAttributes.isEmpty {
@@ -58,11 +58,11 @@ extension Edit {
   /// Of the root directory, a process that serves it.
   mutating func requireReader(of file: FileID) async throws(FilesystemError) {
     let readcaps = try await self.draft(file).currentAttributes?.readcaps ?? []
-    let credentials = self.filesystem.sectors.credentials
+    let credentials = try await self.filesystem.requireMember().credentials
     guard
       readcaps.contains(where: { readcap in
         guard file == .rootDirectory else { return true }
-        // Only processes that store sectors run.
+        // A gateway could let nobody in.
         let services = credentials.entry(readcap.principal)?.credential.marks.services ?? []
         return services.contains(.filesystem) && services.contains(.sector)
       })
@@ -133,16 +133,24 @@ extension Edit {
 
 extension Filesystem {
   /// Readcaps of a new key for the principals of others. Those whose key-agreement key is not known lose it.
-  func readcaps(_ readcaps: [Readcap], of file: FileID, sealing key: FileKey) -> [Readcap] {
-    readcaps.compactMap { readcap in
-      let known = readcap.agreementKey.isEmpty ? nil : try? AgreementPublicKey(x963Representation: readcap.agreementKey)
-      guard
-        let recipient = known ?? self.sectors.credentials.entry(readcap.principal)?.credential.marks.agreementKey,
-        Digest32(sha256: recipient.x963Representation) == readcap.keyID
-      else { return nil }
-      return try? Readcap(
-        sealing: key, of: file, domain: self.identity.domain, to: recipient, at: readcap.principal)
+  func readcaps(_ readcaps: [Readcap], of file: FileID, sealing key: FileKey) async -> [Readcap] {
+    var sealed: [Readcap] = []
+    for readcap in readcaps {
+      var recipient: AgreementPublicKey?
+      if readcap.agreementKey.isEmpty {
+        recipient = self.member?.credentials.entry(readcap.principal)?.credential.marks.agreementKey
+        // Whoever is no member has to ask.
+        if self.member == nil { recipient = await self.agreementKey(of: readcap.principal) }
+      } else {
+        recipient = try? AgreementPublicKey(x963Representation: readcap.agreementKey)
+      }
+      guard let recipient, Digest32(sha256: recipient.x963Representation) == readcap.keyID,
+        let new = try? Readcap(
+          sealing: key, of: file, domain: self.identity.domain, to: recipient, at: readcap.principal)
+      else { continue }
+      sealed.append(new)
     }
+    return sealed
   }
 
   /// A directory by its file id, with its key: found from its parents downwards. Nil when it is gone, or does not lie

@@ -12,16 +12,18 @@ extension Filesystem {
     _ path: TreePath, to subject: AccessEntry.Subject, _ permission: Permission, withKey: Bool, _ request: Request
   ) async throws(FilesystemError) -> FileInfo {
     let writer = try request.writer()
+    _ = try await self.requireMember()
     guard !permission.isEmpty else { throw .invalid(field: "permission") }
     var recipient: (path: TreePath, key: AgreementPublicKey)?
     if withKey {
       guard case .principal(let principal) = subject else { throw .invalid(field: "with_key") }
       guard permission.contains(.read) else { throw .invalid(field: "permission") }
-      guard let key = try await self.agreementKey(of: principal) else { throw .notFound }
+      guard let key = await self.agreementKey(of: principal) else { throw .notFound }
       recipient = (principal, key)
     }
     return try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
-      let (place, state, known, _) = try await self.existing(path, for: request.caller, follow: true)
+      let (place, state, known, _) = try await self.existing(
+        path, for: request.caller, follow: true, needsMember: true)
       try await self.requireOwner(of: known.record, at: place, writer, request.caller)
       guard state.type != .credential else { throw .wrongType }
       // In a directory may lie what others own: who gives its key away gives theirs.
@@ -29,7 +31,7 @@ extension Filesystem {
       if let info = try await self.repeated(request, state.fileID) { return info }
       var readcap: Readcap?
       if let recipient {
-        let key = try self.requireKey(state, known.record, at: place, path)
+        let key = try await self.requireKey(state, known.record, at: place, path)
         readcap = try self.seal(key, of: state.fileID, to: recipient.key, at: recipient.path)
       }
       var edit = Edit(self, caller: request.caller)
@@ -49,7 +51,9 @@ extension Filesystem {
     _ path: TreePath, from subject: AccessEntry.Subject, _ request: Request
   ) async throws(FilesystemError) -> (info: FileInfo, task: TaskProgress?) {
     let writer = try request.writer()
-    let (place, state, known, _) = try await self.existing(path, for: request.caller, follow: true)
+    _ = try await self.requireMember()
+    let (place, state, known, _) = try await self.existing(
+      path, for: request.caller, follow: true, needsMember: true)
     try await self.requireOwner(of: known.record, at: place, writer, request.caller)
     guard state.type != .credential else { throw .wrongType }
     if let info = try await self.repeated(request, state.fileID) {
@@ -59,7 +63,7 @@ extension Filesystem {
       known.record.attributes.part.readcaps.contains(where: { $0.principal == principal })
     {
       try self.requireOtherReaders(than: principal, known.record)
-      _ = try self.requireKey(state, known.record, at: place, path)
+      _ = try await self.requireKey(state, known.record, at: place, path)
       // Written down first, as what is exposed from then on is not to be forgotten.
       let task = try await self.begin(.rekey, place.path, state.fileID)
       let info = try await self.drawKey(at: path, request) {
@@ -93,10 +97,12 @@ extension Filesystem {
     _ path: TreePath, _ request: Request
   ) async throws(FilesystemError) -> (info: FileInfo, task: TaskProgress) {
     let writer = try request.writer()
-    let (place, state, known, _) = try await self.existing(path, for: request.caller, follow: true)
+    _ = try await self.requireMember()
+    let (place, state, known, _) = try await self.existing(
+      path, for: request.caller, follow: true, needsMember: true)
     try await self.requireOwner(of: known.record, at: place, writer, request.caller)
     guard state.type != .credential else { throw .wrongType }
-    _ = try self.requireKey(state, known.record, at: place, path)
+    _ = try await self.requireKey(state, known.record, at: place, path)
     if let info = try await self.repeated(request, state.fileID) {
       return (info, try await self.begin(.rekey, place.path, state.fileID))
     }
@@ -116,7 +122,9 @@ extension Filesystem {
     _ path: TreePath, _ isCutOff: Bool, _ request: Request
   ) async throws(FilesystemError) -> FileInfo {
     let writer = try request.writer()
-    let (place, state, known, _) = try await self.existing(path, for: request.caller, follow: true)
+    _ = try await self.requireMember()
+    let (place, state, known, _) = try await self.existing(
+      path, for: request.caller, follow: true, needsMember: true)
     try await self.requireOwner(of: known.record, at: place, writer, request.caller)
     guard state.type == .directory else { throw .notDirectory }
     // The root directory lies in none.
@@ -151,7 +159,8 @@ extension Filesystem {
   ) async throws(FilesystemError) {
     // Written down first, so that it is not forgotten. As long as the credential is there the task waits, and in the end
     // it does nothing.
-    let key = self.sectors.credentials.entry(principal)?.credential.marks.agreementKey
+    let member = try await self.requireMember()
+    let key = member.credentials.entry(principal)?.credential.marks.agreementKey
     let keyID = key.map { Digest32(sha256: $0.x963Representation) }
     let holder = TaskRecord.Holder(principal: principal, keyID: keyID)
     let task = try await self.begin(.rekey, self.home.path, self.home.fileID, withdrawing: holder)
@@ -159,7 +168,7 @@ extension Filesystem {
       switch error {
       // Nothing was removed, for sure.
       case .permissionDenied, .notFound, .isDirectory, .notDirectory:
-        if self.sectors.credentials.entry(principal) != nil { try? await self.cancel(task) }
+        if member.credentials.entry(principal) != nil { try? await self.cancel(task) }
       default: break
       }
       throw error
@@ -176,17 +185,18 @@ extension Filesystem {
   // MARK: -
 
   /// The key-agreement key of a principal; nil when it has no credential file.
-  private func agreementKey(of principal: TreePath) async throws(FilesystemError) -> AgreementPublicKey? {
-    if let entry = self.sectors.credentials.entry(principal) { return entry.credential.marks.agreementKey }
+  func agreementKey(of principal: TreePath) async -> AgreementPublicKey? {
+    if let entry = self.member?.credentials.entry(principal) { return entry.credential.marks.agreementKey }
     return await self.neighbours.agreementKey(principal)
   }
 
   /// The key of what is to be shared. Of a directory that is cut off its own processes have it.
   private func requireKey(
     _ state: InodeState, _ record: InodeRecord, at place: Place, _ asked: TreePath
-  ) throws(FilesystemError) -> FileKey {
+  ) async throws(FilesystemError) -> FileKey {
     if let key = state.key { return key }
-    try self.checkServed(record, at: place.path, then: place.path == asked ? nil : place.path)
+    try await self.checkServed(
+      record, at: place.path, then: place.path == asked ? nil : place.path, needsMember: true)
     throw .noKey(state.fileID)
   }
 
@@ -232,7 +242,7 @@ extension Filesystem {
   ) async throws(FilesystemError) -> FileInfo {
     try await self.lookingUp { () throws(FilesystemError) -> FileInfo? in
       let (place, state, _, _) = try await self.existing(
-        path, for: request.caller, follow: true, drawing: .ofDirectories)
+        path, for: request.caller, follow: true, needsMember: true, drawing: .ofDirectories)
       try await self.drawKey(
         of: state, in: place.parent, place.found?.entry?.name, request.identified, entry: entry, keeping: isKept,
         changing: changing)

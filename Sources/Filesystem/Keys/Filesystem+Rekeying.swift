@@ -15,7 +15,7 @@ extension Filesystem {
     // Has the clusters on the way known.
     _ = try? await self.place(of: task.path, for: .principal(self.identity.path), follow: false, entersLast: true)
     if let holder = task.holder {
-      let present = self.sectors.credentials.entry(holder.principal)?.credential.marks.agreementKey
+      let present = self.member?.credentials.entry(holder.principal)?.credential.marks.agreementKey
       if let present, holder.keyID.map({ $0 == Digest32(sha256: present.x963Representation) }) ?? true {
         // It is about to be removed, or is not removed after all.
         guard self.now() - task.started > Self.removalTimeMax else { throw .contended }

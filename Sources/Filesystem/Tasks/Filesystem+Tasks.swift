@@ -16,6 +16,7 @@ extension Filesystem {
   func begin(
     _ kind: TaskRecord.Kind, _ path: TreePath, _ file: FileID, withdrawing holder: TaskRecord.Holder? = nil
   ) async throws(FilesystemError) -> TaskProgress {
+    let member = try await self.requireMember()
     self.noteTasks()
     if let open = self.tasks.open.first(where: {
       ($0.record.kind, $0.record.file, $0.record.holder) == (kind, file, holder)
@@ -25,11 +26,11 @@ extension Filesystem {
     let record = TaskRecord(kind: kind, path: path, file: file, holder: holder, started: self.now())
     do throws(SectorError) {
       // A credential can always be removed.
-      let count = try self.sectors.tasks().count
+      let count = try member.tasks().count
       guard holder != nil || count < TaskTable.countMax else {
         throw SectorError.limitReached("tasks", limit: TaskTable.countMax)
       }
-      try await self.sectors.setTask(record.id, record.bytes)
+      try await member.setTask(record.id, record.bytes)
     } catch {
       throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
     }
@@ -45,8 +46,9 @@ extension Filesystem {
   private func end(
     _ progress: TaskProgress, _ end: TaskProgress.State, _ problem: String
   ) async throws(FilesystemError) {
-    do { try await self.sectors.setTask(progress.record.id, []) } catch {
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
+    let member = try await self.requireMember()
+    do { try await member.setTask(progress.record.id, []) } catch {
+      throw FilesystemError(error, sectorSize: member.sectorSize)
     }
     self.tasks.end(progress, end, problem)
   }
@@ -63,7 +65,7 @@ extension Filesystem {
   }
 
   private func dueTasks() -> [TaskProgress] {
-    guard self.sectors.isLeading else {
+    guard self.member?.isLeading ?? false else {
       self.tasks.forgetOpen()
       return []
     }
@@ -73,7 +75,7 @@ extension Filesystem {
 
   /// Takes note of all that is written down. What can not be read now is read the next time.
   private func noteTasks() {
-    for (id, bytes) in (try? self.sectors.tasks()) ?? [:] {
+    for (id, bytes) in (try? self.member?.tasks()) ?? [:] {
       if let record = try? TaskRecord(id: id, bytes: bytes) { _ = self.tasks.note(record) }
     }
   }
@@ -104,14 +106,20 @@ extension Filesystem {
     return problem
   }
 
+  /// Requires that this process leads its cluster.
+  private func requireLead() async throws(FilesystemError) {
+    let member = try await self.requireMember()
+    do { try await member.requireLead() } catch {
+      throw FilesystemError(error, sectorSize: member.sectorSize)
+    }
+  }
+
   // MARK: For callers
 
   /// The tasks for what lies at or below a path: those that are to be done, oldest first, then those that were finished
   /// lately. For its owner, and for the owner of the root directory.
   package func tasks(at path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> [TaskProgress] {
-    do { try await self.sectors.requireLead() } catch {
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
-    }
+    try await self.requireLead()
     try await self.requireOwner(of: path, caller)
     self.noteTasks()
     let open = self.tasks.open.sorted { ($0.record.started, $0.record.id) < ($1.record.started, $1.record.id) }
@@ -120,9 +128,7 @@ extension Filesystem {
 
   /// Takes a directory back from its cluster, in the background.
   package func beginDrain(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> TaskProgress {
-    do { try await self.sectors.requireLead() } catch {
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
-    }
+    try await self.requireLead()
     let (place, file) = try await self.checkDrain(path, for: caller)
     self.noteTasks()
     if let present = self.drainTask(file) { return present }
@@ -131,11 +137,9 @@ extension Filesystem {
 
   /// Gives up what `beginDrain` has begun.
   package func cancelDrain(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> TaskProgress {
-    do { try await self.sectors.requireLead() } catch {
-      throw FilesystemError(error, sectorSize: self.sectors.sectorSize)
-    }
+    try await self.requireLead()
     try await self.requireOwner(of: path, caller)
-    let file = try await self.existing(path, for: caller, follow: false).state.fileID
+    let file = try await self.existing(path, for: caller, follow: false, needsMember: true).state.fileID
     self.noteTasks()
     guard let task = self.drainTask(file) else { throw .notFound }
     task.stop()
@@ -156,7 +160,7 @@ extension Filesystem {
   func requireOwner(of path: TreePath, _ caller: CallerIdentity) async throws(FilesystemError) {
     guard case .principal(let principal) = caller else { throw .permissionDenied }
     if try await self.ownsRootDirectory(principal) { return }
-    let known = try await self.existing(path, for: caller, follow: true).known
+    let known = try await self.existing(path, for: caller, follow: true, needsMember: true).known
     guard known.record.attributes.part.rules.owner == principal else { throw .permissionDenied }
   }
 }

@@ -87,8 +87,8 @@ extension Filesystem {
   private func lookWithoutAsking(
     for name: PathComponent
   ) async throws(FilesystemError) -> (record: InodeRecord, entry: DirectoryEntry?)? {
-    // The names lead elsewhere, or are about to.
-    if self.sectors.isRetired { return nil }
+    // The names lead elsewhere, or are about to. Who is no member does not know whether they do.
+    guard let member, !member.isRetired else { return nil }
     guard let home = self.ancestors.home, let seen = self.names.seen(name) else { return nil }
     guard let links = try await self.storedRecord(seen.entry.fileID)?.links.part, links.version == seen.links,
       links.pending == nil

@@ -52,6 +52,10 @@ package protocol Volume: Sendable {
   func adopt(session: [UInt8], owner: TreePath) async throws(SectorError)
   /// Hands out inode numbers, never to be handed out again: the first of so many. Durable when it returns.
   func allocateInodes(_ count: UInt32) async throws(SectorError) -> UInt64
+  /// Whether a credential file lies in a directory or anywhere below it, as of a moment after the call began.
+  func holdsCredentials(atOrBelow directory: FileID) async throws(SectorError) -> Bool
+  /// How much room there is, as the member that answers has it.
+  func usage() async throws(SectorError) -> VolumeUsage
   /// Whether what is stored there may be changed, as the member that answers has applied it.
   func freezeState() async throws(SectorError) -> FreezeState
   /// Says whether it may be changed. Durable when it returns, and in force for all commits that are answered later. For
@@ -60,6 +64,21 @@ package protocol Volume: Sendable {
   /// - Parameter process: this process.
   /// - Throws: `invalid` with the field `state` where the present state does not allow it.
   func setFreeze(_ state: FreezeState, by process: Credential) async throws(SectorError)
+}
+
+/// How much room a generation takes, and has.
+package struct VolumeUsage: Hashable, Sendable {
+  /// Bytes of sectors and tree nodes in use.
+  package let usedBytes: UInt64
+  /// Bytes that may still be stored.
+  package let freeBytes: UInt64
+  package let inodes: UInt64
+
+  package init(usedBytes: UInt64, freeBytes: UInt64, inodes: UInt64) {
+    self.usedBytes = usedBytes
+    self.freeBytes = freeBytes
+    self.inodes = inodes
+  }
 }
 
 /// A version of an inode that can be read as long as this lives.
@@ -74,6 +93,11 @@ extension SectorGroup: Volume {
 
   package func adopt(session: [UInt8], owner: TreePath) async throws(SectorError) {
     _ = try await self.openSession(owner: SessionOwner(owner), adopting: session)
+  }
+
+  package func usage() async throws(SectorError) -> VolumeUsage {
+    let status = self.status()
+    return VolumeUsage(usedBytes: status.usedBytes, freeBytes: status.diskFreeBytes, inodes: status.inodes)
   }
 
   package func freezeState() async throws(SectorError) -> FreezeState {

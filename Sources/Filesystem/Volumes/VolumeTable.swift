@@ -24,11 +24,11 @@ final class VolumeTable: Sendable {
   private static let adoptedCountMax = 4_096
   private static let directoryCountMax = 65_536
 
-  private let own: SectorGroup
+  private let own: any Volume
   private let others: (any VolumeSource)?
   private let state = Mutex(State())
 
-  init(own: SectorGroup, others: (any VolumeSource)?) {
+  init(own: any Volume, others: (any VolumeSource)?) {
     self.own = own
     self.others = others
   }

@@ -3,7 +3,7 @@
 internal import ServiceLifecycle
 private import Synchronization
 
-/// Why what a node runs has to end: for good, or to begin again with another store.
+/// Why what a node runs has to end: for good, or to begin again, with another store or another cluster.
 final class NodeEnd: Sendable {
   enum Reason: Sendable {
     /// It was told to stop.
@@ -14,6 +14,8 @@ final class NodeEnd: Sendable {
     case warrant
     /// The store is damaged, and the cluster does without it: it is set aside, and the process comes back as a new member.
     case storeDamaged
+    /// Another cluster serves the directory of a gateway.
+    case homeServedAnew
   }
 
   private struct State {

@@ -61,8 +61,8 @@ final class KnownProcesses: Sendable {
     var readCredential: ReadCredential?
   }
 
-  /// Asks others for the processes in a directory with a service; answers none when they do not say.
-  typealias Find = @Sendable (TreePath, Service) async -> [RemoteVolumes.Process]
+  /// Asks others for the processes in a directory with a service, or any; answers none when they do not say.
+  typealias Find = @Sendable (TreePath, Service?) async -> [RemoteVolumes.Process]
 
   /// Asks others for a principal's credential file; answers nil when there is none, or they do not say.
   typealias ReadCredential = @Sendable (TreePath) async -> [UInt8]?
@@ -108,6 +108,15 @@ final class KnownProcesses: Sendable {
     return await self.find?(directory, service) ?? []
   }
 
+  /// The key-agreement key in a credential file that is stored elsewhere; nil when there is none that verifies, or nobody
+  /// who knows says so.
+  func agreementKey(of path: TreePath, _ verifier: ChainVerifier) async -> AgreementPublicKey? {
+    guard let bytes = await self.readCredential?(path), let file = try? CredentialFile(bytes: bytes),
+      let verified = try? file.verify(with: verifier, at: WallClock.date()), verified.credential.path == path
+    else { return nil }
+    return verified.agreementKey
+  }
+
   /// The processes in a directory above, as somebody there has said.
   func note(_ processes: [RemoteVolumes.Process], in directory: TreePath) {
     self.state.withLock { state in
@@ -120,8 +129,12 @@ final class KnownProcesses: Sendable {
   func processes(in directory: TreePath, hosting service: Service) -> [RemoteVolumes.Process] {
     let (credentials, above) = self.state.withLock { ($0.credentials, $0.above[directory] ?? []) }
     let own = (credentials?.processes(in: directory) ?? []).filter { $0.credential.marks.services.contains(service) }
-    if own.isEmpty { return above }
-    return own.map { .init(path: $0.path, addresses: $0.credential.addresses?.addresses.addresses ?? []) }
+    if own.isEmpty { return above.filter { $0.mayHost(service) } }
+    return own.map { entry in
+      .init(
+        path: entry.path, addresses: entry.credential.addresses?.addresses.addresses ?? [],
+        services: entry.credential.marks.services)
+    }
   }
 
   /// Sends callers to the processes of a directory above; nil when none is known.

@@ -24,7 +24,7 @@ struct NodeMetrics: Sendable {
   /// This process, as a label has it.
   let process: DomainPath
   let connections: ConnectionSource
-  /// Nil while the process waits to be made a member.
+  /// Nil in a gateway, and while the process waits to be made a member.
   let group: SectorGroup?
   /// Nil where there is none.
   let filesystem: Filesystem?
@@ -76,7 +76,8 @@ struct NodeMetrics: Sendable {
         "blocktree_uptime_seconds", .gauge, help: "Since the node began.",
         .number(Double(seconds) + Double(attoseconds) / 1e18)),
       MetricFamily(
-        "blocktree_is_member", .gauge, help: "0 while the process waits to be made a member of its cluster.",
+        "blocktree_is_member", .gauge,
+        help: "0 in a gateway, and while the process waits to be made a member of its cluster.",
         .init(self.group != nil)),
     ]
   }

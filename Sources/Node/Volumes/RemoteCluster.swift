@@ -348,10 +348,12 @@ extension BlocktreeError {
     return self.reason == nil || self.isOfOneProcess || self.code == .deadlineExceeded || self.code == .internalError
   }
 
-  /// A process that serves another generation is as good as none.
+  /// A process that serves another generation, or none, is as good as none.
   fileprivate var ofAnotherCluster: BlocktreeError {
-    guard self.reason == BlocktreeError.Reason(rawValue: "WRONG_GENERATION") else { return self }
+    let servesAnother = self.reason == BlocktreeError.Reason(rawValue: "WRONG_GENERATION")
+    guard servesAnother || self.reason == nil && self.code == .unimplemented else { return self }
     return BlocktreeError(
-      code: .unavailable, reason: .notLeader, message: "The process serves another generation.", retry: .elsewhere)
+      code: .unavailable, reason: .notLeader, message: "The process does not serve this generation.",
+      retry: .elsewhere)
   }
 }

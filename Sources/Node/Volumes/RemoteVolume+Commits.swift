@@ -140,14 +140,32 @@ extension RemoteVolume {
   }
 
   func freezeState() async throws(SectorError) -> FreezeState {
+    let status = try await self.status()
+    // Earlier releases do not say.
+    guard status.freeze != .unspecified else { return .open }
+    guard let state = FreezeState(status.freeze) else { throw SectorError.malformedAnswer("freeze") }
+    return state
+  }
+
+  func holdsCredentials(atOrBelow directory: FileID) async throws(SectorError) -> Bool {
+    try self.require(directory)
+    let request = Blocktree_V1_FindCredentialsRequest.with { $0.directory = directory.message }
+    return try await self.cluster.call(.read) { call in
+      try await call.sectors.findCredentials(request, options: call.options).areThere
+    }
+  }
+
+  func usage() async throws(SectorError) -> VolumeUsage {
+    let status = try await self.status()
+    return VolumeUsage(usedBytes: status.sectorBytesUsed, freeBytes: status.diskBytesFree, inodes: status.inodes)
+  }
+
+  private func status() async throws(SectorError) -> Blocktree_V1_SectorServiceStatusResponse {
     let generation = self.generation
     return try await self.cluster.call(.read) { call in
       let status = try await call.sectors.status(.init(), options: call.options)
       guard status.generation == generation.rawValue else { throw SectorError.malformedAnswer("generation") }
-      // Earlier releases do not say.
-      guard status.freeze != .unspecified else { return .open }
-      guard let state = FreezeState(status.freeze) else { throw SectorError.malformedAnswer("freeze") }
-      return state
+      return status
     }
   }
 

@@ -18,11 +18,16 @@ package final class RemoteVolumes: VolumeSource {
     package let path: TreePath
     /// Tried in turn.
     package let addresses: [NetworkAddress]
+    /// What its marks say that it hosts; nil where that is not known.
+    package let services: [Service]?
 
-    package init(path: TreePath, addresses: [NetworkAddress]) {
+    package init(path: TreePath, addresses: [NetworkAddress], services: [Service]? = nil) {
       self.path = path
       self.addresses = addresses
+      self.services = services
     }
+
+    func mayHost(_ service: Service) -> Bool { self.services?.contains(service) ?? true }
   }
 
   /// How long calls take at most.
@@ -59,7 +64,8 @@ package final class RemoteVolumes: VolumeSource {
 
   private let pool: ConnectionPool
   private let signers: SignerCache
-  private let signatures: SignatureCache
+  /// Those that need not be verified again in this process.
+  let signatures: SignatureCache
   private let timing: Timing
   private let processes: Processes
   private let state = Mutex(State())

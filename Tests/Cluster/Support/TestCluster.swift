@@ -243,6 +243,15 @@ final class TestCluster: Sendable {
     return self.site(directory)
   }
 
+  /// Adds a process that stores nothing and has the filesystem mark, and waits until it serves.
+  ///
+  /// - Parameter directory: where its credential is to lie, if not in the root directory.
+  func addGateway(to directory: String? = nil) async throws -> Int {
+    let member = try await self.enroll(in: directory, services: "filesystem")
+    try await self.start(member)
+    return member
+  }
+
   /// Adds a person as a user does.
   ///
   /// - Returns: their profile, with the addresses of all processes that were made so far.
