@@ -152,6 +152,8 @@ struct EntryBody: Sendable {
       }
       self.extra = try reader.readCounted()
       if version == Self.versionInlined {
+        // Without blocks it is written as the version before.
+        guard !self.blocks.isEmpty else { return nil }
         for _ in self.blocks { self.inlined.append(try reader.readCounted()[...]) }
       }
       guard reader.isAtEnd else { return nil }

@@ -103,6 +103,9 @@ struct LogPayloadTests {
     // Version (1 byte), term (8), blocks (4), version of the body (1), count (4), inode (8), flags.
     #expect(decoded(0, 1)?.conditions == change.conditions)
     #expect(decoded(0, 2) == nil)
+    #expect(decoded(13, 2)?.conditions == change.conditions)
+    // That of an entry with the bytes of its blocks: there are none.
+    #expect(decoded(13, 3) == nil)
     #expect(decoded(26, 1)?.conditions == change.conditions)
     for bit in 1..<8 { #expect(decoded(26, 1 | 1 << UInt8(bit)) == nil) }
   }
