@@ -58,8 +58,15 @@ public struct SealedFileReader: AsyncSequence, AsyncIteratorProtocol {
 }
 
 extension Client {
-  /// How often something is looked up that changes all the time.
-  private static let searchCountMax = 4
+  /// How often something is looked up that changes all the time: for about three seconds. Everything below a directory that
+  /// is given new keys changes several times in a row.
+  private static let searchCountMax = 12
+
+  /// Waits before something is looked up again: not at all the first time, then longer each time.
+  private func pauseBeforeSearch(after attempt: Int) async throws {
+    guard attempt > 1 else { return }
+    try await Task.sleep(for: .milliseconds(min(8 << attempt, 400)) * Double.random(in: 0.5...1))
+  }
 
   /// Opens a file with the profile's own key-agreement key: the nearest file or directory at or above the path that the
   /// caller was granted the key of is found, its key opened, and the way from there followed down by the sealed
@@ -93,6 +100,7 @@ extension Client {
           info: info, readcapPath: "\(found.readcapPath)", path: parsed, content: found.content)
       } catch let changed as SealedSearch.Changed {
         guard attempt < Self.searchCountMax else { throw changed.error }
+        try await self.pauseBeforeSearch(after: attempt)
       }
     }
     throw BlocktreeError.changed(path)
@@ -105,10 +113,20 @@ extension Client {
     _ path: String, from offset: UInt64 = 0, count: UInt64? = nil, toDescriptor descriptor: Int32,
     progress: (@Sendable (UInt64) -> Void)? = nil
   ) async throws -> FileInfo {
-    let file = try await self.openSealed(path)
-    try await self.copy(
-      file.read(from: offset, count: count), to: LocalDescriptor(descriptor, isOwned: false), progress)
-    return file.info
+    for attempt in 1... {
+      let file = try await self.openSealed(path)
+      var byteCount: UInt64 = 0
+      do {
+        try await self.copy(
+          file.read(from: offset, count: count), to: LocalDescriptor(descriptor, isOwned: false), &byteCount, progress)
+        return file.info
+      } catch let error as BlocktreeError where error.reason == .conflict {
+        // What was written can not be taken back.
+        guard byteCount == 0, attempt < Self.searchCountMax else { throw error }
+        try await self.pauseBeforeSearch(after: attempt)
+      }
+    }
+    throw BlocktreeError.changed(path)
   }
 
   /// Copies a file to this machine, as `download` does; but read with the caller's own key, see ``openSealed(_:)``.
@@ -121,6 +139,7 @@ extension Client {
         return try await self.downloadSealedOnce(path, toFile: destination, options: options)
       } catch let error as BlocktreeError where error.reason == .conflict {
         guard attempt < Self.searchCountMax else { throw error }
+        try await self.pauseBeforeSearch(after: attempt)
       }
     }
     throw BlocktreeError.changed(path)
@@ -132,7 +151,8 @@ extension Client {
     let file = try await self.openSealed(path)
     let temporary = try await LocalFile.onThread { try TemporaryFile(for: destination) }
     do {
-      try await self.copy(file.read(), to: temporary.descriptor, options.progress)
+      var byteCount: UInt64 = 0
+      try await self.copy(file.read(), to: temporary.descriptor, &byteCount, options.progress)
       let info = file.info
       try await LocalFile.onThread {
         try temporary.setAttributes(mode: info.mode, modified: options.keepsAttributes ? info.modified : nil)
@@ -145,11 +165,12 @@ extension Client {
     }
   }
 
+  /// - Parameter byteCount: how much was written, or may have been.
   private func copy(
-    _ parts: SealedFileReader, to descriptor: LocalDescriptor, _ progress: (@Sendable (UInt64) -> Void)?
+    _ parts: SealedFileReader, to descriptor: LocalDescriptor, _ byteCount: inout UInt64,
+    _ progress: (@Sendable (UInt64) -> Void)?
   ) async throws {
     var sink = LocalFileSink(descriptor: descriptor, on: self.core.executor.eventLoop)
-    var byteCount: UInt64 = 0
     for try await part in parts {
       byteCount += UInt64(part.count)
       try await sink.write(Data(part))
