@@ -2,9 +2,13 @@
 
 import BlocktreeClient
 import BlocktreeSchema
+import Filesystem
 import Foundation
+import Inodes
 import Testing
 import Trust
+
+@testable import Node
 
 /// Processes with the filesystem mark that store nothing.
 @Suite("A gateway", .timeLimit(.minutes(4)))
@@ -193,6 +197,50 @@ struct GatewayTests {
       #expect(isLockedOut)
       try await cluster.withClient { client in
         try await Self.expect("/site/file", client, has: [1])
+      }
+    }
+  }
+
+  @Test("goes on while nobody above can be reached, also when it begins again meanwhile")
+  func cutOff() async throws {
+    try await TestCluster.with(1) { cluster in
+      try await cluster.withClient { client in _ = try await client.makeDirectory("/site") }
+      try await cluster.add(1, to: "/site")
+      let gateway = try await cluster.addGateway(to: "/site")
+      var version: UInt64 = 0
+      try await cluster.withClient { client in
+        for name in ["/site/people", "/site/d"] { try await client.makeDirectory(name) }
+        try await client.write(Self.bytes, to: "/site/d/file")
+      }
+      let ann = try await cluster.addUser("/site/people/ann")
+      try await cluster.btrpc("chmod", "0777", "/site")
+      try await cluster.btrpc("chown", "/site/people/ann", "/site/d")
+      try await cluster.withClient { client in version = try await client.stat("/site").version }
+      try await eventually("the gateway has copies of what lies above") {
+        let file = try? AboveFile.read("\(cluster.directory(gateway))/above")
+        return file?.copies.content != nil && file?.copies.records.first?.version.rawValue ?? 0 >= version
+      }
+      await cluster.kill(0)
+      try await withClient(cluster.profile(ann, startingFrom: [gateway])) { client in
+        for isAgain in [false, true] {
+          if isAgain {
+            await cluster.kill(gateway)
+            try await cluster.start(gateway)
+          }
+          try await Self.expect("/site/d/file", client, has: Self.bytes)
+          #expect(try await client.stat("/site").isStale)
+          #expect(try await !client.stat("/site/d").isStale)
+          try await client.write([1], to: "/site/d/new-\(isAgain)")
+        }
+        var impatient = client
+        impatient.timeout = .seconds(5)
+        let error = await #expect(throws: BlocktreeError.self) { try await impatient.makeDirectory("/site/other") }
+        #expect(error?.reason?.rawValue == "PARENT_UNREACHABLE", "\(String(describing: error))")
+        try await cluster.start(0)
+        try await eventually("what is made directly in it works again") {
+          (try? await impatient.makeDirectory("/site/other", makesParents: true)) != nil
+        }
+        try await Self.expect("/site/d/new-true", client, has: [1])
       }
     }
   }
