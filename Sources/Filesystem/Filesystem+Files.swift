@@ -365,7 +365,7 @@ extension Filesystem {
       var draft = Edit.Draft(stored)
       draft.isRemoved = true
       edit.put(draft)
-      // What can not be removed now is a pending inode, which the next start of the service removes.
+      // What can not be removed now is a pending inode, which is removed some time later.
       _ = try? await self.filesystem.commit(&edit)
     }
   }

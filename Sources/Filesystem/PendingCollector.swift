@@ -6,13 +6,14 @@ internal import SectorStore
 internal import Trust
 
 extension Filesystem {
-  /// Removes what uploads left behind that a crash broke off: inodes that never got their name. To be called before the
-  /// service takes requests, since those of uploads in progress look the same.
+  /// Removes what uploads left behind that were broken off: inodes that never got their name. Those of uploads in progress
+  /// look the same, here and in other processes, but get another piece now and then.
   ///
   /// While the cluster is frozen, nothing is: of what is moved elsewhere, these are not.
   ///
+  /// - Parameter age: nanoseconds since the last piece; none only where nobody can be uploading.
   /// - Returns: how many were removed.
-  package func removePending() async throws(FilesystemError) -> Int {
+  package func removePending(olderThan age: Int64) async throws(FilesystemError) -> Int {
     guard let member, member.freeze == .open else { return 0 }
     let inodes: [UInt64]
     do { inodes = try member.store.inodes(flag: .pending) } catch {
@@ -21,8 +22,10 @@ extension Filesystem {
     var removed = 0
     for inode in inodes {
       let file = FileID(generation: self.sectors.generation, inode: InodeNumber(inode))
-      guard let record = try await self.storedRecord(file), let mark = record.links.part.pending,
-        record.links.part.count == 0, mark.directory.generation == self.sectors.generation
+      // One that is damaged is no reason to leave the others.
+      guard let record = try? await self.storedRecord(file), let mark = record.links.part.pending,
+        record.links.part.count == 0, mark.directory.generation == self.sectors.generation,
+        max(mark.since, record.content.part.modified) <= self.now() - age
       else { continue }
       var edit = Edit(self, caller: .principal(self.identity.path))
       var draft = Edit.Draft(record)

@@ -374,8 +374,11 @@ package struct Node: Sendable {
       sectors.noteHome(record.attributes.part)
     }
     // Where there are others, they may just be uploading.
-    if sectors.replica.status.membership.members == [sectors.replica.member] {
-      let removed = try await filesystem.removePending()
+    let others = sectors.credentials.processes(in: sectors.home.path).filter { process in
+      process.path != identity.credential.path && process.credential.marks.services.contains(.filesystem)
+    }
+    if others.isEmpty, sectors.replica.status.membership.members == [sectors.replica.member] {
+      let removed = try await filesystem.removePending(olderThan: 0)
       if removed > 0 {
         self.logger.info("removed unfinished files of the last run", metadata: ["count": "\(removed)"])
       }

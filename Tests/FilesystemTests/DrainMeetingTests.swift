@@ -104,9 +104,9 @@ struct DrainMeetingTests {
       try await upload.append([UInt8](repeating: 1, count: 5 << 20))
       #expect(try site.site.store.inodes(flag: .pending).count == 1)
       try await site.site.setFreeze(.frozen, by: path("/node1"))
-      #expect(try await filesystem.removePending() == 0)
+      #expect(try await filesystem.removePending(olderThan: 0) == 0)
       try await site.site.setFreeze(.open, by: path("/node1"))
-      #expect(try await filesystem.removePending() == 1)
+      #expect(try await filesystem.removePending(olderThan: 0) == 1)
     }
   }
 }
