@@ -170,6 +170,13 @@ struct Edit: Sendable {
     return record
   }
 
+  /// As `record`, and nothing is committed when the inode has changed since.
+  mutating func unchangedRecord(_ file: FileID) async throws(FilesystemError) -> InodeRecord? {
+    guard let record = try await self.record(file) else { return nil }
+    self.unchanged.insert(file)
+    return record
+  }
+
   /// The draft of an inode that a directory's entry leads to, begun from the record that the edit works with.
   mutating func draft(_ file: FileID) async throws(FilesystemError) -> Draft {
     if let draft = self.drafts[file] { return draft }

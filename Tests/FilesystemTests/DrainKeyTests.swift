@@ -148,6 +148,72 @@ struct DrainSwitchTests {
     #expect(isSwitching)
   }
 
+  @Test("that are one file stay one, also when it was given a new key, and changed, between the commits")
+  func linked() async throws {
+    var count = 0
+    func withLink(_ body: (TestSite) async throws -> Void) async throws {
+      try await self.withNames { site in
+        let filesystem = site.siteFilesystem
+        for name in ["/site/+", "/site/z"] { try await filesystem.makeDirectory(name) }
+        try await filesystem.put("/site/+/0", [1])
+        _ = try await filesystem.makeLink(path("/site/+/0"), as: path("/site/z/0"), filesystem.asOwner)
+        try await body(site)
+      }
+    }
+    try await withLink { site in
+      let breaker = Breaker(after: .max)
+      breaker.install(in: site.rootFilesystem)
+      try await site.drain()
+      count = breaker.passed
+    }
+    var hasMet = false
+    for left in max(0, count - 5)..<count {
+      try await withLink { site in
+        Breaker(after: left).install(in: site.rootFilesystem)
+        await #expect(throws: FilesystemError.self, "\(left)") { try await site.drain() }
+        let root = try await site.anotherRootFilesystem()
+        let directory = try #require(try await root.locate(try await site.directory)?.state)
+        let entries = try #require(try await root.directory(directory)?.directory)
+        func generation(_ name: String) throws -> Generation? { entries.entry(try PathComponent(name))?.fileID.generation }
+        guard try generation("+") == .root, try generation("z") == TestSite.generation else { return }
+        hasMet = true
+        let task = try await root.rekey(TestSite.path, root.asOwner).task
+        _ = try? await root.rekey(task.record, task)
+        // As a service does that callers are not led away from.
+        let shared = try #require(entries.entry(try PathComponent("+")))
+        let used = try #require(try await root.locate(shared.fileID)?.state)
+        let name = try #require(try await root.directory(used)?.directory?.entry(try PathComponent("0")))
+        let record = try #require(await site.root.record(name.fileID))
+        var edit = Edit(root, caller: TestDomain.owner)
+        var change = AttributeChange()
+        change.mode = Mode(truncating: 0o604)
+        edit.setAttributes(of: record, change)
+        #expect(try await root.commit(&edit) != nil)
+        // Another process may be comparing copies still. It changes nothing any more.
+        let file = try await site.directory
+        let staging = try #require(try await DrainStaging(filesystem: root, directory: file).find())
+        let present = try #require(try await root.locate(file)?.state)
+        var pass = DrainPass(
+          root, of: present, generation: TestSite.generation, to: staging, try await site.progress())
+        do throws(FilesystemError) {
+          try await pass.run(.all)
+          Issue.record("\(left): the copies are in use")
+        } catch {
+          #expect(error == .contended, "\(left)")
+        }
+        try await site.drain(by: root)
+        for name in ["/site/+/0", "/site/z/0"] {
+          let info = try await root.stat(path(name), follow: false, for: TestDomain.owner)
+          #expect(info.linkCount == 2 && info.rules.mode == Mode(truncating: 0o604), "\(left), \(name)")
+          #expect(try await root.get(name) == [1], "\(left), \(name)")
+        }
+        let linked = try await root.stat(path("/site/z/0"), follow: false, for: TestDomain.owner).fileID
+        #expect(try #require(await site.root.record(linked)).content.part.keyEpoch > 1)
+      }
+    }
+    #expect(hasMet)
+  }
+
   /// For two commits.
   private static let names = (0..<201).map { "\($0)" }
 

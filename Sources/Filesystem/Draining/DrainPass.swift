@@ -274,8 +274,14 @@ struct DrainPass: Sendable {
   }
 
   private func begin(_ target: InodeState) async throws(FilesystemError) -> Edit {
-    var edit = Edit(self.filesystem, caller: self.staging.caller)
+    var edit = try await self.begin()
     try await edit.open(target)
+    return edit
+  }
+
+  private func begin() async throws(FilesystemError) -> Edit {
+    var edit = Edit(self.filesystem, caller: self.staging.caller)
+    try await DrainStaging.requireUnused(self.target, in: &edit)
     return edit
   }
 
@@ -391,9 +397,7 @@ struct DrainPass: Sendable {
     var outcome = Outcome(file: copy)
     var draft = try await edit.draft(copy)
     let isNew = draft.old == nil
-    // A copy with a name in the directory itself, as another run has left it, is in use: what it says now counts.
-    let isLive = draft.currentLinks?.parents.contains(self.directory.fileID) ?? false
-    if !isNew, !isLive, let content = draft.currentContent, let attributes = draft.currentAttributes {
+    if !isNew, let content = draft.currentContent, let attributes = draft.currentAttributes {
       var isChanged = false
       var contentVersion = content.version
       let isFile = item.entry.type == .file || item.entry.type == .symbolicLink
@@ -443,7 +447,7 @@ struct DrainPass: Sendable {
     var copy = try await ContentCopy(of: item.record, to: file, from: stored, in: self.filesystem)
     repeat {
       try await copy.advance(byteCountMax: Self.pieceByteCountMax)
-      var edit = Edit(self.filesystem, caller: self.staging.caller)
+      var edit = try await self.begin()
       var draft = Edit.Draft(stored)
       draft.setContent(copy.change.content)
       draft.blocks = copy.change.blocks
@@ -488,7 +492,7 @@ struct DrainPass: Sendable {
     let isSame = Facts(record.attributes.part, record.content.part) == Facts(wanted, source, at: contentVersion)
     if isSame, draft.content == nil { return }
     draft.attributes = wanted
-    var edit = Edit(self.filesystem, caller: self.staging.caller)
+    var edit = try await self.begin()
     edit.put(draft)
     try await self.commit(&edit, 0)
   }
@@ -524,8 +528,10 @@ struct DrainPass: Sendable {
     guard try await self.filesystem.directory(directory)?.directory?.entry(entry.name)?.fileID == entry.fileID else {
       return
     }
-    if entry.type == .directory { try await self.staging.empty(try await self.filesystem.state(of: entry)) }
-    guard try await self.staging.remove([entry], from: directory) else { throw .contended }
+    if entry.type == .directory {
+      try await self.staging.empty(try await self.filesystem.state(of: entry), whileUnused: self.target)
+    }
+    guard try await self.staging.remove([entry], from: directory, whileUnused: self.target) else { throw .contended }
     self.changeCount += 1
   }
 

@@ -16,6 +16,8 @@ struct DrainStaging: Sendable {
   static let batchCountMax = 64
   private static let prefix = ".drain-"
   private static let mode: UInt32 = 0o700
+  /// From when on the copies count, as the first of them has taken its place.
+  private static let modeOfUse: UInt32 = 0o1700
 
   var caller: CallerIdentity { .principal(self.filesystem.identity.path) }
 
@@ -33,8 +35,39 @@ struct DrainStaging: Sendable {
   private func isOwn(_ record: InodeRecord) -> Bool {
     let rules = record.attributes.part.rules
     return record.fileID.generation == self.filesystem.sectors.generation
-      && record.content.part.contentID == self.contentID && UInt32(rules.mode.rawValue) == Self.mode
+      && record.content.part.contentID == self.contentID
+      && [Self.mode, Self.modeOfUse].contains(UInt32(rules.mode.rawValue))
       && rules.owner.parent == self.filesystem.home.path
+  }
+
+  /// Whether copies have begun to take the places of what they are copies of. They may have been changed since, so nothing
+  /// is copied any more.
+  func isInUse(_ staging: InodeState) async throws(FilesystemError) -> Bool {
+    guard let known = try await self.filesystem.known(staging) else { throw .contended }
+    return Self.isInUse(known.record)
+  }
+
+  private static func isInUse(_ record: InodeRecord) -> Bool {
+    UInt32(record.attributes.part.rules.mode.rawValue) == Self.modeOfUse
+  }
+
+  /// Has an edit be committed only as long as they have not: another process may go on with the same.
+  ///
+  /// - Throws: `contended` when they have.
+  static func requireUnused(_ staging: InodeState, in edit: inout Edit) async throws(FilesystemError) {
+    guard let record = try await edit.unchangedRecord(staging.fileID), !Self.isInUse(record) else { throw .contended }
+  }
+
+  /// Says so, together with the first of them.
+  static func setInUse(_ staging: InodeState, in edit: inout Edit) async throws(FilesystemError) {
+    var draft = try await edit.draft(staging.fileID)
+    guard var attributes = draft.currentAttributes, UInt32(attributes.rules.mode.rawValue) == Self.mode else { return }
+    attributes.rules.mode = Mode(truncating: Self.modeOfUse)
+    attributes.version = draft.version
+    attributes.changed = edit.time
+    attributes.actingFor = nil
+    draft.attributes = attributes
+    edit.put(draft)
   }
 
   /// Whether an inode in the home is such a place: nobody has to do with it but the processes of the home.
@@ -118,15 +151,17 @@ struct DrainStaging: Sendable {
   }
 
   /// Removes all that is in a directory.
-  func empty(_ directory: InodeState) async throws(FilesystemError) {
+  ///
+  /// - Parameter staging: as for `remove`.
+  func empty(_ directory: InodeState, whileUnused staging: InodeState? = nil) async throws(FilesystemError) {
     var conflictCount = 0
     while let known = try await self.filesystem.directory(directory), let content = known.directory {
       let entries = content.page(after: nil, count: Self.batchCountMax).entries
       if entries.isEmpty { return }
       for entry in entries where entry.type == .directory {
-        try await self.empty(try await self.filesystem.state(of: entry))
+        try await self.empty(try await self.filesystem.state(of: entry), whileUnused: staging)
       }
-      if try await self.remove(entries, from: directory) { continue }
+      if try await self.remove(entries, from: directory, whileUnused: staging) { continue }
       conflictCount += 1
       guard conflictCount < Filesystem.attemptsMax else { throw .contended }
     }
@@ -134,10 +169,14 @@ struct DrainStaging: Sendable {
 
   /// Removes some names, each with what it leads to, if that has no other; directories have to be empty.
   ///
+  /// - Parameter staging: the place itself, as long as none of its copies is in use; nil when that makes no difference.
   /// - Returns: false when others have changed something meanwhile, and nothing was done.
-  func remove(_ entries: [DirectoryEntry], from directory: InodeState) async throws(FilesystemError) -> Bool {
+  func remove(
+    _ entries: [DirectoryEntry], from directory: InodeState, whileUnused staging: InodeState? = nil
+  ) async throws(FilesystemError) -> Bool {
     try self.filesystem.drains.noteCommit()
     var edit = Edit(self.filesystem, caller: self.caller)
+    if let staging { try await DrainStaging.requireUnused(staging, in: &edit) }
     do throws(FilesystemError) {
       try await edit.open(directory)
       var files: Set<FileID> = []

@@ -12,7 +12,7 @@ package import Trust
 //  3. Its cluster is *retired*, for good: it answers no more from what it stores. Whoever asks repeats that for a
 //     moment.
 //  4. The entries of the directory are switched over to the copies, and the directory loses the mark that another
-//     generation serves it.
+//     generation serves it. With the first of these commits the copies are what counts, and nothing is copied any more.
 //
 // Up to 3, everything can be given up. From 3 on, everything can only be finished, by whoever comes after a crash. No
 // entry ever leads nowhere, and none leads to a copy before its cluster is retired.
@@ -252,7 +252,7 @@ extension Filesystem {
       }
       progress.set(step: "copying credentials")
       try await self.finishCopies(&pass, .credentials)
-    } else {
+    } else if try await !staging.isInUse(target) {
       // Somebody else has got so far.
       progress.set(step: "comparing copies")
       try await self.finishCopies(&pass, .all)
@@ -311,6 +311,7 @@ extension Filesystem {
           count += 1
         }
         let isLast = count == names.count
+        try await DrainStaging.setInUse(staging, in: &edit)
         if isLast { try await edit.takeBack(directory.fileID, from: generation) }
         if try await self.commit(&edit) == nil {
           conflictCount += 1
