@@ -90,7 +90,9 @@ package struct CanonicalReader {
   }
 
   /// Nothing may be left over.
+  package var isAtEnd: Bool { self.rest.isEmpty }
+
   package func finish() throws(TrustError) {
-    guard self.rest.isEmpty else { throw .malformed }
+    guard self.isAtEnd else { throw .malformed }
   }
 }

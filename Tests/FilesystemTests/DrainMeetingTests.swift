@@ -94,6 +94,43 @@ struct DrainMeetingTests {
     }
   }
 
+  @Test("is left alone when another generation serves it than the one that was to be taken back")
+  func anotherGeneration() async throws {
+    try await TestSite.with { site in
+      try await site.siteFilesystem.put("/site/a", [1])
+      let image = try await site.image(by: site.siteFilesystem)
+      let root = site.rootFilesystem
+      let file = try await site.directory
+      let record = TaskRecord(kind: .drain, path: TestSite.path, file: file, generation: Generation(9), started: 1)
+      #expect(try TaskRecord(id: record.id, bytes: record.bytes) == record)
+      let progress = TaskProgress(record)
+      #expect(progress.start())
+      #expect(try await root.drain(TestSite.path, file, from: record.generation, progress) == "")
+      #expect(site.site.freeze == .open)
+      #expect(try await site.image(by: site.siteFilesystem) == image)
+      // One that does not say which one it was, as earlier releases have written it.
+      let former = TaskRecord(kind: .drain, path: TestSite.path, file: file, started: 1)
+      #expect(try TaskRecord(id: former.id, bytes: former.bytes) == former)
+    }
+  }
+
+  @Test("is thawed when it is given up, also when nobody has it written down any more that it is taken back")
+  func leftFrozen() async throws {
+    try await TestSite.with { site in
+      let root = site.rootFilesystem
+      await #expect(throws: FilesystemError.notFound) {
+        try await root.cancelDrain(TestSite.path, for: TestDomain.owner)
+      }
+      try await site.site.setFreeze(.frozen, by: site.domain.identity.path)
+      await #expect(throws: FilesystemError.sector(.frozen(TestSite.generation))) {
+        try await site.siteFilesystem.put("/site/a", [1])
+      }
+      _ = try await root.cancelDrain(TestSite.path, for: TestDomain.owner)
+      try await site.siteFilesystem.put("/site/a", [1])
+      #expect(try site.root.tasks().isEmpty)
+    }
+  }
+
   @Test("keeps no process of a cluster that is frozen from starting, whatever was broken off there")
   func start() async throws {
     try await TestSite.with { site in

@@ -70,7 +70,7 @@ extension TestSite {
   @discardableResult
   func drain(by filesystem: Filesystem? = nil) async throws -> TaskProgress {
     let progress = try await self.progress()
-    let left = try await (filesystem ?? self.rootFilesystem).drain(Self.path, progress.record.file, progress)
+    let left = try await (filesystem ?? self.rootFilesystem).drain(Self.path, progress.record.file, from: nil, progress)
     #expect(left == "")
     return progress
   }

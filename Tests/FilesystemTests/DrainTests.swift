@@ -84,7 +84,7 @@ struct DrainTests {
         try await site.rootFilesystem.checkDrain(TestSite.path, for: TestDomain.owner)
       }
       // To do it again does nothing.
-      _ = try await site.rootFilesystem.drain(TestSite.path, file, try await site.progress())
+      _ = try await site.rootFilesystem.drain(TestSite.path, file, from: nil, try await site.progress())
     }
   }
 
@@ -158,7 +158,7 @@ struct DrainTests {
         TaskRecord(kind: .drain, path: path("/elsewhere"), file: file, holder: nil, started: 1))
       #expect(progress.start())
       await #expect(throws: FilesystemError.drainRefused(.noKey)) {
-        try await site.rootFilesystem.drain(path("/elsewhere"), file, progress)
+        try await site.rootFilesystem.drain(path("/elsewhere"), file, from: nil, progress)
       }
       try await site.drain(by: try await site.anotherRootFilesystem())
       try await site.expectTakenBack(image)

@@ -37,10 +37,10 @@ extension Filesystem {
 
   /// Checks that a directory can be taken back, for somebody who owns it or the root directory.
   ///
-  /// - Returns: its path, without symbolic links, and its file id.
+  /// - Returns: its path, without symbolic links, its file id, and the generation that serves it.
   package func checkDrain(
     _ path: TreePath, for caller: CallerIdentity
-  ) async throws(FilesystemError) -> (path: TreePath, file: FileID) {
+  ) async throws(FilesystemError) -> (path: TreePath, file: FileID, generation: Generation) {
     let (place, state, known, _) = try await self.existing(path, for: caller, follow: false)
     // Whoever stores the directory itself does it.
     guard self.home.path.isRoot || place.path != self.home.path else {
@@ -56,21 +56,22 @@ extension Filesystem {
     }
     try await self.requireJoined(place.path)
     try await self.requireNoneNested(in: state, generation)
-    return (place.path, state.fileID)
+    return (place.path, state.fileID, generation)
   }
 
   /// Takes a directory back: one run, until it is done. To be called again later, by whichever process leads, when it
   /// throws.
   ///
+  /// - Parameter generation: the one that it is taken back from; nil for whichever it is.
   /// - Returns: what was left undone, for people; empty when nothing was.
   func drain(
-    _ path: TreePath, _ file: FileID, _ progress: TaskProgress
+    _ path: TreePath, _ file: FileID, from generation: Generation?, _ progress: TaskProgress
   ) async throws(FilesystemError) -> String {
     let outcome = await self.drains.alone(file) { () async -> Result<String, FilesystemError> in
       do throws(FilesystemError) {
         return .success(
           try await self.withPresentKeys { () throws(FilesystemError) in
-            try await self.performDrain(path, file, progress)
+            try await self.performDrain(path, file, from: generation, progress)
           })
       } catch {
         // Whatever it was, also of a run before: nobody waits for what may take long.
@@ -115,6 +116,14 @@ extension Filesystem {
     guard let generation = record.attributes.part.servedByGeneration else { return nil }
     self.volumes.note(generation, serving: path, file)
     return try await self.volumes.volume(of: generation)
+  }
+
+  /// The generation that serves a directory, if it takes no commits for the time being; nil otherwise.
+  func frozenGeneration(_ path: TreePath, _ file: FileID) async throws(FilesystemError) -> Generation? {
+    guard let volume = try await self.volumeToDrain(path, file) else { return nil }
+    do { return try await volume.freezeState() == .frozen ? volume.generation : nil } catch {
+      throw FilesystemError(error, sectorSize: volume.sectorSize)
+    }
   }
 
   /// Whether a directory is being taken back, at a path or below it.
@@ -203,14 +212,16 @@ extension Filesystem {
   // MARK: A run
 
   private func performDrain(
-    _ path: TreePath, _ file: FileID, _ progress: TaskProgress
+    _ path: TreePath, _ file: FileID, from wanted: Generation?, _ progress: TaskProgress
   ) async throws(FilesystemError) -> String {
     let staging = DrainStaging(filesystem: self, directory: file)
     guard let directory = try await self.directoryToDrain(path, file),
-      let generation = try await self.generationToDrain(directory, at: path)
+      let generation = try await self.generationToDrain(directory, at: path), wanted ?? generation == generation
     else {
       // What can not be found at its path may be there nevertheless: then the copies may be all that there is.
-      if let record = try await self.storedRecord(file), record.attributes.part.servedByGeneration != nil {
+      if let present = try await self.storedRecord(file)?.attributes.part.servedByGeneration,
+        wanted ?? present == present
+      {
         throw .drainRefused(.noKey)
       }
       // It was done, but for this.

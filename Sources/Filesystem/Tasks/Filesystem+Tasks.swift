@@ -14,16 +14,18 @@ extension Filesystem {
   ///
   /// - Throws: `limitReached` when there are very many.
   func begin(
-    _ kind: TaskRecord.Kind, _ path: TreePath, _ file: FileID, withdrawing holder: TaskRecord.Holder? = nil
+    _ kind: TaskRecord.Kind, _ path: TreePath, _ file: FileID, withdrawing holder: TaskRecord.Holder? = nil,
+    from generation: Generation? = nil
   ) async throws(FilesystemError) -> TaskProgress {
     let member = try await self.requireMember()
     self.noteTasks()
     if let open = self.tasks.open.first(where: {
-      ($0.record.kind, $0.record.file, $0.record.holder) == (kind, file, holder)
+      ($0.record.kind, $0.record.file, $0.record.holder, $0.record.generation) == (kind, file, holder, generation)
     }), open.requestAnotherRun() {
       return open
     }
-    let record = TaskRecord(kind: kind, path: path, file: file, holder: holder, started: self.now())
+    let record = TaskRecord(
+      kind: kind, path: path, file: file, holder: holder, generation: generation, started: self.now())
     do throws(SectorError) {
       // A credential can always be removed.
       let count = try member.tasks().count
@@ -100,7 +102,7 @@ extension Filesystem {
   }
 
   private func takeBack(_ record: TaskRecord, _ progress: TaskProgress) async throws(FilesystemError) -> String {
-    let problem = try await self.drain(record.path, record.file, progress)
+    let problem = try await self.drain(record.path, record.file, from: record.generation, progress)
     // What the cluster that is gone had still to seal anew, or to take from somebody, was written down there.
     _ = try await self.begin(.rekey, record.path, record.file)
     return problem
@@ -129,10 +131,10 @@ extension Filesystem {
   /// Takes a directory back from its cluster, in the background.
   package func beginDrain(_ path: TreePath, for caller: CallerIdentity) async throws(FilesystemError) -> TaskProgress {
     try await self.requireLead()
-    let (place, file) = try await self.checkDrain(path, for: caller)
+    let (place, file, generation) = try await self.checkDrain(path, for: caller)
     self.noteTasks()
-    if let present = self.drainTask(file) { return present }
-    return try await self.begin(.drain, place, file)
+    if let present = self.drainTask(file), present.record.generation ?? generation == generation { return present }
+    return try await self.begin(.drain, place, file, from: generation)
   }
 
   /// Gives up what `beginDrain` has begun.
@@ -141,7 +143,12 @@ extension Filesystem {
     try await self.requireOwner(of: path, caller)
     let file = try await self.existing(path, for: caller, follow: false, needsMember: true).state.fileID
     self.noteTasks()
-    guard let task = self.drainTask(file) else { throw .notFound }
+    var task = self.drainTask(file)
+    // What nobody has written down any more may still be frozen.
+    if task == nil, let generation = try await self.frozenGeneration(path, file) {
+      task = try await self.begin(.drain, path, file, from: generation)
+    }
+    guard let task else { throw .notFound }
     task.stop()
     do throws(FilesystemError) { try await self.cancelDrain(path, file) } catch {
       // It can only be finished.

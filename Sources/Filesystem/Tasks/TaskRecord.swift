@@ -20,6 +20,9 @@ package struct TaskRecord: Hashable, Sendable {
   package let file: FileID
   /// For `rekey`: whose readcaps are withdrawn first, if it has no credential any more.
   let holder: Holder?
+  /// For `drain`: the generation that is taken back. Once another one serves the directory, it was. Nil in what was
+  /// written down by earlier releases.
+  let generation: Generation?
   /// Nanoseconds since 1970 UTC.
   package let started: Int64
 
@@ -34,7 +37,7 @@ package struct TaskRecord: Hashable, Sendable {
     }
   }
 
-  init(kind: Kind, path: TreePath, file: FileID, holder: Holder?, started: Int64) {
+  init(kind: Kind, path: TreePath, file: FileID, holder: Holder? = nil, generation: Generation? = nil, started: Int64) {
     var generator = SystemRandomNumberGenerator()
     let digits = (0..<2).map { _ in UInt64.random(in: .min ... .max, using: &generator) }
     self.id = digits.map { String(repeating: "0", count: 16 - String($0, radix: 16).count) + String($0, radix: 16) }
@@ -43,6 +46,7 @@ package struct TaskRecord: Hashable, Sendable {
     self.path = path
     self.file = file
     self.holder = holder
+    self.generation = generation
     self.started = started
   }
 
@@ -58,6 +62,7 @@ package struct TaskRecord: Hashable, Sendable {
     writer.write(bytes: self.holder?.principal.bytes ?? [])
     writer.write(bytes: self.holder?.keyID?.bytes ?? [])
     writer.write(UInt64(bitPattern: self.started))
+    if let generation { writer.write(generation.rawValue) }
     return writer.bytes
   }
 
@@ -76,6 +81,7 @@ package struct TaskRecord: Hashable, Sendable {
       let keyID = Digest32(bytes: try reader.bytes(countMax: Digest32.byteCount))
       self.holder = principal.isEmpty ? nil : Holder(principal: try TreePath(parsing: principal), keyID: keyID)
       self.started = Int64(bitPattern: try reader.integer(UInt64.self))
+      self.generation = reader.isAtEnd ? nil : Generation(try reader.integer())
       try reader.finish()
     } catch {
       throw .invalid(field: "task")
