@@ -147,6 +147,14 @@ let package = Package(
     module("Raft", []),
     module("Actors", []),
     tests("ActorsTests", ["Actors"]),
+    module(
+      "Relay",
+      ["Actors", "BlocktreeSchema", "Transport", "Trust", .grpcCore, .grpcProtobuf, .protobuf]),
+    tests(
+      "RelayTests",
+      [
+        "Actors", "BlocktreeSchema", "Relay", "Transport", "Trust", .grpcCore, .grpcProtobuf, .protobuf,
+      ]),
     module("Telemetry", [.coreMetrics]),
     tests("TelemetryTests", ["Telemetry", .coreMetrics]),
     module(
@@ -164,8 +172,8 @@ let package = Package(
     module(
       "Node",
       [
-        "BlocktreeClient", "BlocktreeSchema", "Discovery", "Filesystem", "Inodes", "Raft", "Replication", "Routes",
-        "SectorStore", "Sectors", "Telemetry", "Transport", "Trust", .configuration, .coreMetrics, .grpcCore,
+        "BlocktreeClient", "BlocktreeSchema", "Discovery", "Filesystem", "Inodes", "Raft", "Relay", "Replication",
+        "Routes", "SectorStore", "Sectors", "Telemetry", "Transport", "Trust", .configuration, .coreMetrics, .grpcCore,
         .grpcProtobuf, .lifecycle, .logging, .nioCore, .nioHTTP1, .nioPosix, .protobuf, .system, .unixSignals,
       ]),
     .executableTarget(
@@ -178,8 +186,9 @@ let package = Package(
     tests(
       "NodeTests",
       [
-        "BlocktreeClient", "BlocktreeSchema", "Filesystem", "Inodes", "Node", "SectorStore", "Sectors", "Transport",
-        "Trust", "btnode", .configuration, .grpcCore, .grpcProtobuf, .logging, .nioCore, .nioPosix, .protobuf,
+        "BlocktreeClient", "BlocktreeSchema", "Discovery", "Filesystem", "Inodes", "Node", "Relay", "SectorStore",
+        "Sectors", "Transport", "Trust", "btnode", .configuration, .grpcCore, .grpcProtobuf, .logging, .nioCore,
+        .nioPosix, .protobuf,
       ]),
     .executableTarget(
       name: "btrpc",

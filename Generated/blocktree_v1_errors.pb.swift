@@ -203,6 +203,21 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
   /// it, or it is cut off, or lies in a directory that is; SECTOR_SIZE when the clusters' sectors differ in size; UNDER_WAY;
   /// FINISHING).
   case drainRefused // = 51
+
+  /// NOT_FOUND: nobody hosts the service at the process that answers. Another process of the directory may.
+  case noSuchService // = 52
+
+  /// RESOURCE_EXHAUSTED: as many messages wait for whoever hosts the service as may. Metadata: "retry_delay_ms".
+  case mailboxFull // = 53
+
+  /// DEADLINE_EXCEEDED: no answer came in the time that was given. The message may have been handled.
+  case messageExpired // = 54
+
+  /// ABORTED: whoever hosts the service ended, or lost its connection, before it answered. The message may have been handled.
+  case actorStopped // = 55
+
+  /// FAILED_PRECONDITION: whoever hosts the service does not answer this. Metadata: "refusal", what it says, if it does.
+  case messageRefused // = 56
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -263,6 +278,11 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case 49: self = .noKey
     case 50: self = .generationFrozen
     case 51: self = .drainRefused
+    case 52: self = .noSuchService
+    case 53: self = .mailboxFull
+    case 54: self = .messageExpired
+    case 55: self = .actorStopped
+    case 56: self = .messageRefused
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -321,6 +341,11 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     case .noKey: return 49
     case .generationFrozen: return 50
     case .drainRefused: return 51
+    case .noSuchService: return 52
+    case .mailboxFull: return 53
+    case .messageExpired: return 54
+    case .actorStopped: return 55
+    case .messageRefused: return 56
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -379,6 +404,11 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
     .noKey,
     .generationFrozen,
     .drainRefused,
+    .noSuchService,
+    .mailboxFull,
+    .messageExpired,
+    .actorStopped,
+    .messageRefused,
   ]
 
 }
@@ -386,5 +416,5 @@ public nonisolated enum Blocktree_V1_Reason: SwiftProtobuf.Enum, Swift.CaseItera
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 nonisolated extension Blocktree_V1_Reason: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0\u{1}REASON_STALE_INCARNATION\0\u{1}REASON_RECOVERY_REFUSED\0\u{1}REASON_LAST_PROCESS\0\u{1}REASON_RELEASE_REFUSED\0\u{1}REASON_PROCESS_NEEDED\0\u{1}REASON_REDIRECTED\0\u{1}REASON_PARENT_UNREACHABLE\0\u{1}REASON_DELEGATED\0\u{1}REASON_GENERATION_UNKNOWN\0\u{1}REASON_NO_KEY\0\u{1}REASON_GENERATION_FROZEN\0\u{1}REASON_DRAIN_REFUSED\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REASON_UNSPECIFIED\0\u{1}REASON_INVALID_REQUEST\0\u{1}REASON_INVALID_PATH\0\u{1}REASON_TOO_LARGE\0\u{1}REASON_INTEGRITY_MISMATCH\0\u{1}REASON_BAD_SIGNATURE\0\u{1}REASON_PERMISSION_DENIED\0\u{1}REASON_NOT_FOUND\0\u{1}REASON_ALREADY_EXISTS\0\u{1}REASON_NOT_DIRECTORY\0\u{1}REASON_IS_DIRECTORY\0\u{1}REASON_NOT_EMPTY\0\u{1}REASON_LOOP\0\u{1}REASON_CROSS_GENERATION\0\u{1}REASON_WRONG_TYPE\0\u{1}REASON_WRONG_GENERATION\0\u{1}REASON_CONFLICT\0\u{1}REASON_OPERATION_TOO_OLD\0\u{1}REASON_SESSION_UNKNOWN\0\u{1}REASON_VERSION_GONE\0\u{1}REASON_DATA_LOSS\0\u{1}REASON_NO_SPACE\0\u{1}REASON_BUSY\0\u{1}REASON_NOT_SERVING\0\u{1}REASON_NOT_LEADER\0\u{1}REASON_FENCED\0\u{1}REASON_UNSUPPORTED_VERSION\0\u{1}REASON_INTERNAL\0\u{1}REASON_LIMIT_REACHED\0\u{1}REASON_OUT_OF_RANGE\0\u{1}REASON_PEER_UNREACHABLE\0\u{1}REASON_PEER_HANDSHAKE_FAILED\0\u{1}REASON_PEER_NOT_TRUSTED\0\u{1}REASON_TOO_MANY_CONNECTIONS\0\u{1}REASON_SHUTTING_DOWN\0\u{1}REASON_MESSAGE_TOO_LARGE\0\u{1}REASON_TOO_MUCH_AT_ONCE\0\u{1}REASON_WRONG_MEMBER\0\u{1}REASON_NOT_NEEDED\0\u{1}REASON_TRANSFER_FAILED\0\u{1}REASON_STALE_INCARNATION\0\u{1}REASON_RECOVERY_REFUSED\0\u{1}REASON_LAST_PROCESS\0\u{1}REASON_RELEASE_REFUSED\0\u{1}REASON_PROCESS_NEEDED\0\u{1}REASON_REDIRECTED\0\u{1}REASON_PARENT_UNREACHABLE\0\u{1}REASON_DELEGATED\0\u{1}REASON_GENERATION_UNKNOWN\0\u{1}REASON_NO_KEY\0\u{1}REASON_GENERATION_FROZEN\0\u{1}REASON_DRAIN_REFUSED\0\u{1}REASON_NO_SUCH_SERVICE\0\u{1}REASON_MAILBOX_FULL\0\u{1}REASON_MESSAGE_EXPIRED\0\u{1}REASON_ACTOR_STOPPED\0\u{1}REASON_MESSAGE_REFUSED\0")
 }

@@ -60,7 +60,7 @@ extension Filesystem {
     throw .contended
   }
 
-  func ownsRootDirectory(_ caller: TreePath) async throws(FilesystemError) -> Bool {
+  package func ownsRootDirectory(_ caller: TreePath) async throws(FilesystemError) -> Bool {
     if self.home.path.isRoot {
       return try await self.storedRecord(.rootDirectory)?.attributes.part.rules.owner == caller
     }

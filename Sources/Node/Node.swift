@@ -11,6 +11,7 @@ internal import NIOPosix
 package import SectorStore
 internal import Sectors
 internal import Raft
+internal import Relay
 internal import Replication
 internal import ServiceLifecycle
 internal import Telemetry
@@ -427,6 +428,12 @@ package struct Node: Sendable {
       parts.sectors, parts.filesystem, surroundings.network, above: surroundings.home?.above.last?.path)
     let own = identity.credential.keyID
     let credentials = parts.sectors.credentials
+    let hub = MessageHub(process: identity.credential.path)
+    let messages = RelayServiceHandler(
+      hub,
+      RelayServiceHandler.Judge(
+        parts.sectors, home: hub.scope, filesystem: parts.filesystem,
+        marks: { credentials.entry($0)?.credential.marks.services }))
     let security = try TransportSecurity(
       root: identity.root,
       identity: TransportSecurity.Identity(chain: identity.credential.chain, key: identity.keys.signing),
@@ -439,7 +446,8 @@ package struct Node: Sendable {
       security: security, listeningOn: [surroundings.listen], group: surroundings.eventLoops,
       limits: self.configuration.limits, logger: self.logger)
     let server = GRPCServer(
-      transport: transport, services: try self.handlers(parts, surroundings, health, lifeEnd, scrub, discovery),
+      transport: transport,
+      services: try self.handlers(parts, surroundings, health, lifeEnd, scrub, discovery) + [messages],
       interceptors: Self.life(parts.sectors) + [
         CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger),
         GuestInterceptor(principals: parts.sectors, lookup: discovery.lookup),
@@ -488,6 +496,8 @@ package struct Node: Sendable {
       try self.addressPublisher(
         identity, surroundings.home, surroundings.network, transport, group: parts.sectors),
       LeadershipHandover(replica: parts.sectors.replica),
+      // Its streams end before calls are waited for.
+      MessageTraffic(hub: hub),
     ]
     return services
   }
@@ -503,7 +513,10 @@ package struct Node: Sendable {
   ) throws -> [any RegistrableRPCService] {
     let identity = surroundings.identity
     let hosted =
-      [Blocktree_V1_SectorService.descriptor, Blocktree_V1_DiscoveryService.descriptor]
+      [
+        Blocktree_V1_SectorService.descriptor, Blocktree_V1_DiscoveryService.descriptor,
+        Blocktree_V1_RelayService.descriptor,
+      ]
       .map(\.fullyQualifiedService)
       + (parts.filesystem == nil ? [] : [Blocktree_V1_FilesystemService.descriptor.fullyQualifiedService])
     let own = [Grpc_Health_V1_Health.descriptor, Grpc_Reflection_V1_ServerReflection.descriptor]

@@ -46,6 +46,7 @@ package struct Btrpc: AsyncParsableCommand {
         subcommands: [
           ProcessCommand.self, ClusterCommand.self, UserCommand.self, ProfileCommand.self, TasksCommand.self,
         ]),
+      CommandGroup(name: "Messages", subcommands: [MessageCommand.self]),
       CommandGroup(
         name: "Inside",
         subcommands: [StatusCommand.self, FindCommand.self, RoutesCommand.self, SectorCommand.self, Rpc.self]),

@@ -60,11 +60,13 @@ package enum RPCTable {
     return self.methods.first { $0.name == name }
   }
 
-  package static let methods: [RPCMethod] = filesystem + sectors + discovery + cluster + members + general
+  package static let methods: [RPCMethod] =
+    filesystem + sectors + discovery + relay + cluster + members + general
 
   private typealias Files = Blocktree_V1_FilesystemService.Method
   private typealias Sectors = Blocktree_V1_SectorService.Method
   private typealias Discovery = Blocktree_V1_DiscoveryService.Method
+  private typealias Relay = Blocktree_V1_RelayService.Method
   private typealias Cluster = Blocktree_V1_ClusterService.Method
   private typealias Members = Blocktree_V1_MemberService.Method
   private typealias Snapshots = Blocktree_V1_SnapshotService.Method
@@ -122,6 +124,12 @@ package enum RPCTable {
     RPCMethod(
       Discovery.ReadCredential.descriptor, Discovery.ReadCredential.Input.self, Discovery.ReadCredential.Output.self),
     RPCMethod(Discovery.ListRoutes.descriptor, Discovery.ListRoutes.Input.self, Discovery.ListRoutes.Output.self),
+  ]
+
+  private static let relay: [RPCMethod] = [
+    RPCMethod(Relay.Call.descriptor, Relay.Call.Input.self, Relay.Call.Output.self),
+    RPCMethod(Relay.Send.descriptor, Relay.Send.Input.self, Relay.Send.Output.self),
+    RPCMethod(Relay.Attach.descriptor, Relay.Attach.Input.self, Relay.Attach.Output.self),
   ]
 
   private static let cluster: [RPCMethod] = [

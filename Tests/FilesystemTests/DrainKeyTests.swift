@@ -174,7 +174,9 @@ struct DrainSwitchTests {
         let root = try await site.anotherRootFilesystem()
         let directory = try #require(try await root.locate(try await site.directory)?.state)
         let entries = try #require(try await root.directory(directory)?.directory)
-        func generation(_ name: String) throws -> Generation? { entries.entry(try PathComponent(name))?.fileID.generation }
+        func generation(_ name: String) throws -> Generation? {
+          entries.entry(try PathComponent(name))?.fileID.generation
+        }
         guard try generation("+") == .root, try generation("z") == TestSite.generation else { return }
         hasMet = true
         let task = try await root.rekey(TestSite.path, root.asOwner).task

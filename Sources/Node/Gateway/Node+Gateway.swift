@@ -8,6 +8,7 @@ internal import Inodes
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
+internal import Relay
 internal import Sectors
 internal import ServiceLifecycle
 internal import Telemetry
@@ -125,6 +126,12 @@ extension Node {
     let (identity, health) = (surroundings.identity, HealthState())
     let discovery = NodeDiscovery(
       parts.cluster, parts.verifier, parts.filesystem, surroundings.network, above: parts.home.above)
+    let hub = MessageHub(process: identity.credential.path)
+    let messages = RelayServiceHandler(
+      hub,
+      RelayServiceHandler.Judge(
+        parts.cluster, home: hub.scope, filesystem: parts.filesystem,
+        marks: { [guests = parts.cluster.guests] in guests.guest(at: $0)?.services }))
     let security = try TransportSecurity(
       root: identity.root,
       // Everybody is confirmed with the first call.
@@ -133,7 +140,7 @@ extension Node {
       security: security, listeningOn: [surroundings.listen], group: surroundings.eventLoops,
       limits: self.configuration.limits, logger: self.logger)
     let server = GRPCServer(
-      transport: transport, services: try self.gatewayHandlers(parts, discovery, identity, health),
+      transport: transport, services: try self.gatewayHandlers(parts, discovery, identity, health) + [messages],
       interceptors: [
         CallMetrics(surroundings.metrics), FailureInterceptor(logger: self.logger),
         GuestInterceptor(principals: parts.cluster, lookup: discovery.lookup),
@@ -158,14 +165,18 @@ extension Node {
           home: parts.home, filesystem: parts.filesystem, volume: parts.cluster.volume, above: parts.above,
           processes: parts.processes, copies: parts.copies, end: surroundings.end, logger: self.logger),
         try self.addressPublisher(identity, surroundings.home, surroundings.network, transport, group: nil),
+        // Its streams end before calls are waited for.
+        MessageTraffic(hub: hub),
       ]
   }
 
   private func gatewayHandlers(
     _ parts: GatewayParts, _ discovery: NodeDiscovery, _ identity: NodeDirectory.Identity, _ health: HealthState
   ) throws -> [any RegistrableRPCService] {
-    let hosted = [Blocktree_V1_FilesystemService.descriptor, Blocktree_V1_DiscoveryService.descriptor]
-      .map(\.fullyQualifiedService)
+    let hosted = [
+      Blocktree_V1_FilesystemService.descriptor, Blocktree_V1_DiscoveryService.descriptor,
+      Blocktree_V1_RelayService.descriptor,
+    ].map(\.fullyQualifiedService)
     let own = [Grpc_Health_V1_Health.descriptor, Grpc_Reflection_V1_ServerReflection.descriptor]
       .map(\.fullyQualifiedService)
     // Members let others in.

@@ -78,7 +78,13 @@ struct Workload: Sendable {
   /// Waits until so many more operations were acknowledged.
   func progress(by count: Int) async throws {
     let target = self.recorder.acknowledgedCount + count
-    try await eventually("\(count) more operations succeed") { self.recorder.acknowledgedCount >= target }
+    do {
+      try await eventually("\(count) more operations succeed") { self.recorder.acknowledgedCount >= target }
+    } catch {
+      print("\(self.recorder.acknowledgedCount) of \(target) operations succeeded. The last that failed:")
+      for failure in self.recorder.failures.suffix(8) { print(failure) }
+      throw error
+    }
   }
 
   /// Reads everything once more, and expects the history to be linearizable and no acknowledged file to be missing.
