@@ -168,24 +168,36 @@ extension Client {
     let scope = try self.treePath(directory)
     var pause = Self.hostPause
     while true {
-      let found = try await self.find(.contained, service: nil, scope: scope).found
-      for process in found.processes.shuffled() {
-        guard let connection = try await self.connection(to: process) else { continue }
-        do {
-          try await self.host(
-            services, concurrency, at: connection,
-            attached: {
+      let isAttached = Mutex(false)
+      do {
+        let found = try await self.find(.contained, service: nil, scope: scope).found
+        for process in found.processes.shuffled() {
+          guard let connection = try await self.connection(to: process) else { continue }
+          do {
+            try await self.host(services, concurrency, at: connection, handle) {
+              isAttached.withLock { $0 = true }
               attached(process.path)
-            }, handle)
-        } catch {
-          try Task.checkCancellation()
-          let error = try BlocktreeError(thrown: error)
-          // What is not allowed, or makes no sense, does not get better by waiting.
-          if error.code == .permissionDenied || error.code == .invalidArgument { throw error }
+            }
+          } catch {
+            try Self.requireTransient(error)
+          }
         }
+      } catch {
+        try Self.requireTransient(error)
       }
+      if isAttached.withLock({ $0 }) { pause = Self.hostPause }
       try await Task.sleep(for: pause)
       pause = min(pause * 2, Self.hostPauseMax)
+    }
+  }
+
+  /// Throws what does not get better by waiting: what is not allowed, is not there, or makes no sense.
+  private static func requireTransient(_ error: any Error) throws {
+    try Task.checkCancellation()
+    let error = try BlocktreeError(thrown: error)
+    switch error.code {
+    case .permissionDenied, .invalidArgument, .notFound: throw error
+    default: break
     }
   }
 
@@ -193,25 +205,33 @@ extension Client {
   private static let hostPauseMax = Duration.seconds(4)
 
   private func host(
-    _ services: [String], _ concurrency: Int, at connection: NodeConnection, attached: @escaping @Sendable () -> Void,
-    _ handle: @escaping @Sendable (ReceivedMessage) async throws -> MessagePayload
+    _ services: [String], _ concurrency: Int, at connection: NodeConnection,
+    _ handle: @escaping @Sendable (ReceivedMessage) async throws -> MessagePayload,
+    attached: @escaping @Sendable () -> Void
   ) async throws {
+    let concurrency = max(1, concurrency)
     let (replies, reply) = AsyncStream<Blocktree_V1_AttachRequest>.makeStream()
     let registration = Blocktree_V1_AttachRequest.with {
       $0.registration.services = services
-      $0.registration.concurrency = UInt32(clamping: max(1, concurrency))
+      $0.registration.concurrency = UInt32(clamping: concurrency)
     }
     try await connection.relay.attach(options: .defaults) { writer in
       try await writer.write(registration)
       for await reply in replies { try await writer.write(reply) }
     } onResponse: { response in
       defer { reply.finish() }
-      // No more calls than the process hands over at a time, and what is only told.
-      try await withThrowingDiscardingTaskGroup { group in
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        var count = 0
         for try await next in response.messages {
           switch next.response {
           case .registered: attached()
           case .message(let message):
+            // What is only told is not held back by the process: here it is.
+            if count >= concurrency {
+              try await group.next()
+              count -= 1
+            }
+            count += 1
             group.addTask {
               let answer = await Self.answer(message, handle)
               if let answer { reply.yield(.with { $0.reply = answer }) }
@@ -224,6 +244,8 @@ extension Client {
     }
   }
 
+  private static let payloadByteCountMax = 1 << 20
+
   private static func answer(
     _ message: Blocktree_V1_Message, _ handle: @Sendable (ReceivedMessage) async throws -> MessagePayload
   ) async -> Blocktree_V1_Reply? {
@@ -234,7 +256,9 @@ extension Client {
     var reply = Blocktree_V1_Reply()
     reply.call = message.call
     do {
-      reply.payload = try await handle(received).message
+      let answer = try await handle(received)
+      guard answer.bytes.count <= Self.payloadByteCountMax else { throw MessageRefusal("the answer is too large") }
+      reply.payload = answer.message
     } catch let refusal as MessageRefusal {
       reply.refusal = String(decoding: refusal.reason.utf8.prefix(1_000), as: UTF8.self)
     } catch {

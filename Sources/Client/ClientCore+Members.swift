@@ -6,26 +6,31 @@ internal import Transport
 internal import Trust
 
 extension ClientCore {
-  /// How often it is looked which clusters have not been asked for their members. Programs that do one thing and end need
-  /// not know them.
+  /// How often it is looked which clusters are to be asked for their members. Programs that do one thing and end need not
+  /// know them.
   private static var tick: Duration { .seconds(1) }
-  private static var lookInterval: Duration { .seconds(60) }
+  /// Between two looks at one cluster: doubled each time, up to the second. A cluster that is being set up gets its members
+  /// one after the other, and the one that the profile names may be the first to go.
+  private static var lookIntervalMin: Duration { .seconds(2) }
+  private static var lookIntervalMax: Duration { .seconds(60) }
 
   /// Learns, now and then, which processes belong to the clusters. A profile may name one only, and others may have
   /// joined since: when that one is gone, nobody could say any more who else there is.
   func learnMembers() async {
     // Nobody tells anonymous callers.
     guard !self.isAnonymous else { return }
-    var looked: [ObjectIdentifier: ContinuousClock.Instant] = [:]
+    var looked: [ObjectIdentifier: (last: ContinuousClock.Instant, interval: Duration)] = [:]
     while (try? await Task.sleep(for: Self.tick)) != nil {
       let clusters = self.clusters
       let now = ContinuousClock.now
       looked = looked.filter { entry in clusters.contains { ObjectIdentifier($0) == entry.key } }
       await withTaskGroup(of: Void.self) { group in
         for cluster in clusters {
-          if let last = looked[ObjectIdentifier(cluster)], now - last < Self.lookInterval { continue }
+          let former = looked[ObjectIdentifier(cluster)]
+          if let former, now - former.last < former.interval { continue }
           guard let connection = cluster.openConnection else { continue }
-          looked[ObjectIdentifier(cluster)] = now
+          let interval = former.map { min($0.interval * 2, Self.lookIntervalMax) } ?? Self.lookIntervalMin
+          looked[ObjectIdentifier(cluster)] = (now, interval)
           group.addTask { await cluster.learnMembers(over: connection) }
         }
       }

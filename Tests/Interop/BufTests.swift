@@ -19,6 +19,7 @@ extension OtherLanguageTests {
         services.output == """
           blocktree.v1.DiscoveryService
           blocktree.v1.FilesystemService
+          blocktree.v1.RelayService
           blocktree.v1.SectorService
           grpc.health.v1.Health
           grpc.reflection.v1.ServerReflection

@@ -85,6 +85,13 @@ struct MessageTests {
       \(Self.wait(for: "hosting at /node1", in: "log"))
       btrpc message call --scope / --service failing x 2> refusal && exit 1
       grep -q 'it broke' refusal
+      btrpc message serve --scope / --service endless -- head -c 2000000 /dev/zero 2> log-2 & other=$!
+      trap 'kill -9 $program $other 2> /dev/null || true' EXIT
+      \(Self.wait(for: "hosting at /node1", in: "log-2"))
+      for i in 1 2; do
+        btrpc message call --scope / --service endless x 2> refusal && exit 1
+        grep -q 'too large' refusal
+      done
       """)
   }
 }

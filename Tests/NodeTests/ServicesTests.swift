@@ -28,6 +28,7 @@ struct ServicesTests {
         let health = Grpc_Health_V1_Health.Client(wrapping: connection.client)
         for service in [
           "", "blocktree.v1.SectorService", "blocktree.v1.FilesystemService", "blocktree.v1.DiscoveryService",
+          "blocktree.v1.RelayService",
         ] {
           let status = try await health.check(.with { $0.service = service }).status
           #expect(status == .serving)
@@ -82,8 +83,8 @@ struct ServicesTests {
     try #require(answers.count == 6)
     #expect(
       answers[0].listServicesResponse.service.map(\.name) == [
-        "blocktree.v1.DiscoveryService", "blocktree.v1.FilesystemService", "blocktree.v1.SectorService",
-        "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+        "blocktree.v1.DiscoveryService", "blocktree.v1.FilesystemService", "blocktree.v1.RelayService",
+        "blocktree.v1.SectorService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
       ])
     let files = try answers[1].fileDescriptorResponse.fileDescriptorProto.map {
       try Google_Protobuf_FileDescriptorProto(serializedBytes: $0)
